@@ -1,0 +1,1 @@
+"""Aggregators by name: one file a statistic, found by its place in this folder."""

@@ -1,0 +1,1 @@
+"""Codecs by name: one file a format, found by its place in this folder."""

@@ -1,0 +1,273 @@
+"""The values that everything else speaks in: the pipeline, the stream's facts, what a shard yields.
+
+All are frozen. Times are integer milliseconds UTC unless a name says otherwise (`*_s`, `*_at` of
+`now`, which is monotonic seconds). Layer 1: imports nothing of ours but `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+# Raised when a release may change the bytes of a derived event; part of every rule's version.
+ENGINE_VERSION = 1
+
+Unit = Literal["s", "ms", "us", "ns", "iso8601"]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
+
+
+# ---- the pipeline file, resolved ------------------------------------------------------------
+
+
+class SourceSpec(Struct, frozen=True):
+    """Where records come from. `start`: `trim_horizon`, `latest` or an ISO 8601 time."""
+
+    stream: str  # name or ARN
+    start: str = "trim_horizon"
+    decode: tuple[str, ...] = ("json",)
+    region: str | None = None
+
+
+class EventSpec(Struct, frozen=True):
+    """How to read an event: dotted paths of fields, None where the stream has none."""
+
+    id: str | None = None
+    time: str | None = None  # None: arrival time
+    unit: Unit = "ms"
+    partition_key: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    out_of_orderness_ms: int = 5_000
+    dedupe_horizon_ms: int = 600_000
+
+
+class SinkSpec(Struct, frozen=True):
+    """A named target: `{eventbridge: shop-events}` has kind `eventbridge`, target `shop-events`."""
+
+    name: str
+    kind: str
+    target: str
+    options: Mapping[str, Any] = {}
+
+
+class WindowSpec(Struct, frozen=True):
+    """Tumbling windows `[start, end)`, aligned to the epoch plus `offset_ms`."""
+
+    size_ms: int
+    offset_ms: int = 0
+
+
+class AggregateSpec(Struct, frozen=True):
+    """One named figure of a window: `kind` is an aggregator's, `field` its input (None: count)."""
+
+    name: str
+    kind: str
+    field: str | None = None
+
+
+class DetectSpec(Struct, frozen=True):
+    """One detector on one aggregate; `options` are the detector's own parameters, validated."""
+
+    name: str
+    kind: str
+    aggregate: str
+    options: Mapping[str, Any] = {}
+
+
+class RuleSpec(Struct, frozen=True):
+    """One rule. `where` is an event pattern; `emit_*` name sinks, None where nothing is sent."""
+
+    name: str
+    where: Mapping[str, Any]
+    group_by: tuple[str, ...]
+    window: WindowSpec
+    aggregates: tuple[AggregateSpec, ...]
+    detect: tuple[DetectSpec, ...] = ()
+    emit_windows: str | None = None
+    emit_anomalies: str | None = None
+    max_groups: int = 100_000
+
+
+class StateSpec(Struct, frozen=True):
+    """Where leases and state live. `objects`: `s3://bucket/prefix` or a folder's path."""
+
+    table: str
+    objects: str | None = None
+    checkpoint_ms: int = 15_000
+
+
+class DeadLetterSpec(Struct, frozen=True):
+    """Where bad records and refused events go: an SQS queue's name or URL."""
+
+    sqs: str
+
+
+class HttpSpec(Struct, frozen=True):
+    """Where health, metrics and status are served; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+class Pipeline(Struct, frozen=True):
+    """A whole pipeline file, resolved and checked."""
+
+    app: str
+    source: SourceSpec
+    event: EventSpec
+    sinks: Mapping[str, SinkSpec]
+    rules: tuple[RuleSpec, ...]
+    state: StateSpec
+    dead_letters: DeadLetterSpec | None = None
+    http: HttpSpec = HttpSpec()
+
+
+# ---- the stream -----------------------------------------------------------------------------
+
+
+class Shard(Struct, frozen=True):
+    """A shard as ListShards tells it; hash keys are 128-bit, both ends included."""
+
+    id: str
+    first_hash: int = 0
+    last_hash: int = 2**128 - 1
+    parents: tuple[str, ...] = ()
+    is_closed: bool = False  # it has an ending sequence number
+
+
+class StreamInfo(Struct, frozen=True):
+    """A stream's identity: deleted and made again under the same name, it is another stream."""
+
+    name: str
+    arn: str
+    created_ms: int
+    service_date_ms: int  # the service's own `Date` when it told us
+
+
+class Position(Struct, frozen=True):
+    """Where to go on reading: `after` a sequence number, at a time, or from the trim horizon."""
+
+    kind: Literal["after", "at_time", "trim_horizon", "end"]
+    value: str = ""  # sequence number, or milliseconds as decimal digits
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}" if self.value else self.kind
+
+
+TRIM_HORIZON = Position("trim_horizon")
+END = Position("end")
+
+
+class Page(Struct, frozen=True):
+    """What one read of a shard gave, in columns of equal length n.
+
+    `children` is None while the shard goes on, else the shards that follow it (this was the last
+    page). `millis_behind` is the service's MillisBehindLatest, `date_ms` its `Date` header.
+    """
+
+    payloads: list[bytes]
+    sequence_numbers: list[str]
+    partition_keys: list[str]
+    arrivals_ms: Ints  # int64[n]
+    millis_behind: int
+    date_ms: int
+    children: tuple[Shard, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+
+class Mark(Struct, frozen=True):
+    """A decision that a clock or a failure forced, as data: committed first, applied after.
+
+    `fact` is `idle` (the watermark of a shard without records moves to `watermark_ms`). It holds
+    at `position`: after the last record taken, and before the next.
+    """
+
+    position: Position
+    fact: Literal["idle"]
+    watermark_ms: int
+
+
+# ---- what a shard yields --------------------------------------------------------------------
+
+
+class Reject(Struct, frozen=True):
+    """A record that can't be processed: a value, never an exception."""
+
+    index: int  # in its page
+    reason: str  # one of a short list, fit for a metric's label
+    detail: str  # a sentence that names the field and the value
+
+
+class DerivedEvent(Struct, frozen=True):
+    """One event to publish. Same id, same bytes: a repeat is harmless."""
+
+    id: str
+    sink: str
+    source: str
+    detail_type: str
+    time_ms: int
+    detail: bytes  # JSON
+    group: str  # rule and key: the order within it is kept
+    arrival_ms: int  # arrival of the record that closed the window, for latency
+
+
+class DeadLetter(Struct, frozen=True):
+    """A record or an event that could not be processed, with why. `id` repeats on a repeat."""
+
+    id: str
+    reason: str
+    detail: str
+    payload: bytes
+    shard_id: str = ""
+    sequence_number: str = ""
+    partition_key: str = ""
+    arrival_ms: int = 0
+    attempts: int = 1
+
+
+class Counts(Struct):
+    """What happened in one step, for metrics; dicts are by rule, reason or detail type."""
+
+    records: int = 0
+    payload_bytes: int = 0
+    counted: int = 0  # in at least one window
+    duplicates: int = 0
+    late: int = 0  # records that were late for every rule that wanted them
+    unmatched: int = 0  # records that no rule wanted
+    late_by_rule: dict[str, int] = {}
+    rejects: dict[str, int] = {}
+    windows_closed: int = 0
+    anomalies: dict[tuple[str, str, str], int] = {}  # (rule, detector, state)
+
+
+class Step(Struct, frozen=True):
+    """What one page, mark or end of a shard yields; effects happen in this order, then a commit."""
+
+    events: list[DerivedEvent]
+    dead_letters: list[DeadLetter]
+    counts: Counts
+
+
+# ---- columns: what plug-ins declare ---------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """One column of state that a plug-in declares and the engine owns; `fill` is a fresh row."""
+
+    name: str
+    dtype: str  # a numpy type such as "<f8"; little-endian, so that snapshots travel
+    fill: float = 0
+    width: int = 1  # more than 1: a row is an array of that length
+
+
+State = Mapping[str, npt.NDArray[Any]]

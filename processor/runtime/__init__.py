@@ -1,0 +1,1 @@
+"""The asyncio shell: performs what the ring decides. Knows ports, never an adapter."""

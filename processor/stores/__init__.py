@@ -1,0 +1,1 @@
+"""Where leases and state live: adapters of `ports.LeaseTable` and `ports.ObjectStore`."""
