@@ -1,0 +1,259 @@
+"""Derived events: what names them, and the bytes of their detail.
+
+An id says what an event is about: which rule in which version, over which stream's incarnation,
+for which key and window. Nothing that a worker, a page cut, a restart or a clock could change is
+in it, nor in the detail: the same id always carries the same bytes.
+
+The sink is in neither, so one event may go to two targets under one id. Floats are in no id: their
+last bit depends on the machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields as struct_fields
+
+from processor.model import ENGINE_VERSION, DerivedEvent, Pipeline, RuleSpec
+
+SCHEMA_VERSION = 1
+ID_LENGTH = 40  # 200 bits of sha256; fits EventBridge's and SQS's limit of 128 for a duplicate's id
+VERSION_LENGTH = 12  # 60 bits: enough to tell the versions of one rule apart
+
+WINDOW_RESULT = "Window Result"
+ANOMALY_TYPES = {"opened": "Anomaly Opened", "resolved": "Anomaly Resolved"}
+
+PANE = "on_time"  # the only pane there is while lateness is 0; it is final then
+
+Key = tuple[tuple[str, str | int], ...]  # (field, value), in the order of the rule's group_by
+Value = int | float | None
+
+# https://www.w3.org/TR/trace-context/#traceparent-header-field-values (version 00)
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+_TAGS = {str: "s", int: "i", bool: "b"}
+
+
+class Identity(Struct, frozen=True):
+    """Who speaks: constant for a rule while its stream is neither made anew, sought nor reset."""
+
+    app: str
+    incarnation: str  # the stream's creation time, and the number of seeks and resets
+    rule: str
+    rule_version: str
+
+
+class Window(Struct, frozen=True):
+    """One closed window of one key: all that its events are made of.
+
+    `values` in the rule's order of aggregates. `part` is the shard where the key has no hash home
+    (`other`), else None. `traceparent` is a sample record's, or None.
+    """
+
+    start_ms: int
+    end_ms: int
+    key: Key
+    values: Mapping[str, Value]
+    count: int
+    part: str | None = None
+    correlation_ids: Sequence[str] = ()
+    traceparent: str | None = None
+    arrival_ms: int = 0
+
+
+class Alarm(Protocol):
+    """What a detector's state machine says of one series (`core.scoring`)."""
+
+    @property
+    def detect(self) -> Any: ...  # its `name`, `kind` and `aggregate`
+    @property
+    def state(self) -> str: ...
+    @property
+    def value(self) -> Value: ...
+    @property
+    def expected(self) -> Value: ...
+    @property
+    def lower(self) -> Value: ...
+    @property
+    def upper(self) -> Value: ...
+    @property
+    def score(self) -> Value: ...
+    @property
+    def threshold(self) -> Value: ...
+    @property
+    def direction(self) -> str: ...
+    @property
+    def severity(self) -> str: ...
+    @property
+    def opened_ms(self) -> int: ...
+    @property
+    def sentence(self) -> str: ...
+
+
+# ---- names ----------------------------------------------------------------------------------
+
+
+def event_id(fields: Sequence[str]) -> str:
+    """Base32 of sha256 over the fields, each led by its length: no two lists of fields agree."""
+    digest = hashlib.sha256()
+    for field in fields:
+        raw = field.encode()
+        digest.update(b"%d:%b" % (len(raw), raw))
+    return base64.b32encode(digest.digest()).decode().lower()[:ID_LENGTH]
+
+
+def dead_letter_id(stream: str, shard_id: str, sequence_number: str, index: int) -> str:
+    """A bad record's id: its place, so that a repeat is recognised.
+
+    `index` counts the events in one record. An event that a target refused keeps its own id.
+    """
+    return event_id(("record", stream, shard_id, sequence_number, str(index)))
+
+
+def rule_version(pipeline: Pipeline, rule: RuleSpec) -> str:
+    """The version of a rule: a hash of all that its results depend on.
+
+    That is the rule, how events are read, and the engine's version. Where results go is left out
+    (it changes neither bytes nor state), and so is what stands at its default, so that a release
+    may add a setting without starting everybody's state anew; one that changes a default raises
+    ENGINE_VERSION.
+    """
+    reads = {
+        "engine": ENGINE_VERSION,
+        "decode": pipeline.source.decode,
+        "event": _canonical(pipeline.event),
+        "rule": {
+            name: value
+            for name, value in _canonical(rule).items()
+            if name not in ("emit_windows", "emit_anomalies")
+        },
+    }
+    return event_id((orjson.dumps(reads, option=orjson.OPT_SORT_KEYS).decode(),))[:VERSION_LENGTH]
+
+
+def _canonical(value: Any) -> Any:
+    """A value as plain JSON, without what stands at its default."""
+    if isinstance(value, Struct):
+        return {
+            field.name: _canonical(getattr(value, field.name))
+            for field in struct_fields(value)
+            if getattr(value, field.name) != _default(field)
+        }
+    if isinstance(value, Mapping):
+        return {str(name): _canonical(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_canonical(item) for item in value]
+    return value
+
+
+def _default(field: Any) -> Any:
+    made = field.default_factory
+    return field.default if made is NODEFAULT else made()
+
+
+# ---- events ---------------------------------------------------------------------------------
+
+
+def window_event(identity: Identity, window: Window, *, sink: str) -> DerivedEvent:
+    """The result of a window."""
+    return _event(identity, window, sink, WINDOW_RESULT, ("window", "", ""), None)
+
+
+def anomaly_event(identity: Identity, window: Window, alarm: Alarm, *, sink: str) -> DerivedEvent:
+    """A series that became strange, or calm again, in this window."""
+    detect = alarm.detect
+    kind = (f"anomaly:{alarm.state}", detect.aggregate, detect.name)
+    anomaly = {
+        "detector": detect.name,
+        "kind": detect.kind,
+        "aggregate": detect.aggregate,
+        "state": alarm.state,
+        "value": alarm.value,
+        "expected": alarm.expected,
+        "lower": alarm.lower,
+        "upper": alarm.upper,
+        "score": alarm.score,
+        "threshold": alarm.threshold,
+        "direction": alarm.direction,
+        "severity": alarm.severity,
+        "opened_at": alarm.opened_ms,
+        "sentence": alarm.sentence,
+    }
+    return _event(identity, window, sink, ANOMALY_TYPES[alarm.state], kind, anomaly)
+
+
+def _event(
+    identity: Identity,
+    window: Window,
+    sink: str,
+    detail_type: str,
+    kind: tuple[str, str, str],
+    anomaly: dict[str, Any] | None,
+) -> DerivedEvent:
+    id_ = event_id(_id_fields(identity, window, kind))
+    return DerivedEvent(
+        id=id_,
+        sink=sink,
+        source=f"processor.{identity.app}",
+        detail_type=detail_type,
+        time_ms=window.end_ms,
+        detail=_detail(id_, identity, window, anomaly),
+        group=group(identity.rule, window.key, window.part),
+        arrival_ms=window.arrival_ms,
+    )
+
+
+def group(rule: str, key: Key, part: str | None) -> str:
+    """What keeps its order: a rule's key (and shard, where the key has no home)."""
+    values = orjson.dumps([value for _, value in key]).decode()
+    return f"{rule}{values}" if part is None else f"{rule}{values}@{part}"
+
+
+def _id_fields(identity: Identity, window: Window, kind: tuple[str, str, str]) -> list[str]:
+    out = [identity.app, identity.incarnation, identity.rule, identity.rule_version, *kind]
+    out += (str(window.start_ms), str(window.end_ms), str(len(window.key)))
+    for field, value in window.key:
+        out += (field, _TAGS[type(value)], str(value))  # the tag keeps 1 and "1" apart
+    out += (PANE, "" if window.part is None else f"@{window.part}")
+    return out
+
+
+def _detail(id_: str, identity: Identity, window: Window, anomaly: dict[str, Any] | None) -> bytes:
+    """The detail as JSON; its key order is this order; NaN and infinities become null."""
+    detail: dict[str, Any] = {
+        "id": id_,
+        "schema_version": SCHEMA_VERSION,
+        "kind": "window" if anomaly is None else "anomaly",
+        "app": identity.app,
+        "rule": identity.rule,
+        "rule_version": identity.rule_version,
+        "key": dict(window.key),
+    }
+    if window.part is not None:
+        detail["part"] = window.part
+    detail["window"] = {"start": window.start_ms, "end": window.end_ms}
+    detail["pane"] = PANE
+    detail["is_final"] = True
+    detail["count"] = window.count
+    detail["values"] = dict(window.values)
+    if anomaly is not None:
+        detail["anomaly"] = anomaly
+    detail["correlation_ids"] = list(window.correlation_ids)
+    traceparent = derived_traceparent(window.traceparent, id_)
+    if traceparent is not None:
+        detail["traceparent"] = traceparent
+    return orjson.dumps(detail, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def derived_traceparent(sample: str | None, id_: str) -> str | None:
+    """The sample's trace with a span of our own, the same on every repeat; None if not a trace."""
+    match = _TRACEPARENT.fullmatch(sample) if sample else None
+    if match is None:
+        return None
+    span = hashlib.sha256(id_.encode()).hexdigest()[:16]
+    return f"00-{match[1]}-{span}-{match[2]}"
