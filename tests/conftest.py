@@ -1,0 +1,92 @@
+"""The shared emulator: ministack (DynamoDB, S3, EventBridge, SQS, SNS …) in an environment of its own.
+
+`make .venv-emulator` builds the environment; the server is started once a session, on loopback and a
+free port, and stopped by its handle. `ministack` is its endpoint URL, emptied before each test;
+`ministack_server` is the same without the emptying, for fixtures of a wider scope.
+"""
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXECUTABLE = Path(__file__).parents[1] / ".venv-emulator" / "bin" / "ministack"
+READY_WITHIN_S = 60.0  # 1 s on an idle core; a busy machine with two cores takes its time
+
+
+@pytest.fixture(scope="session")
+def ministack_server() -> Iterator[str]:
+    """The endpoint URL of a ministack that lives as long as the session."""
+    if not EXECUTABLE.exists():
+        pytest.fail(f"{EXECUTABLE} is missing; `make .venv-emulator` builds it")
+    with tempfile.TemporaryDirectory(prefix="ministack-") as folder:
+        port = _free_port()
+        log = Path(folder, "ministack.log")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [EXECUTABLE],
+                env=_environment(port, folder),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _await_ready(url, process, log)
+            yield url
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def ministack(ministack_server: str) -> str:
+    """The endpoint URL of a ministack that holds nothing yet."""
+    reset = urllib.request.Request(f"{ministack_server}/_ministack/reset", method="POST")
+    with urllib.request.urlopen(reset, timeout=READY_WITHIN_S):
+        return ministack_server
+
+
+def _environment(port: int, folder: str) -> dict[str, str]:
+    """Nothing of ours but the path: no credentials, no Docker, no ports but the one."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": folder,
+        "TMPDIR": folder,
+        "BIND_HOST": "127.0.0.1",  # its default is every interface
+        "GATEWAY_PORT": str(port),
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        "PERSIST_STATE": "0",
+        "S3_PERSIST": "0",
+        "DOCKER_HOST": "unix:///nonexistent",
+        "LOG_LEVEL": "WARNING",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"ministack ended with {process.returncode}: {log.read_text()}")
+        try:
+            with urllib.request.urlopen(f"{url}/_ministack/ready", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)  # polling another process: there is nothing to wait on
+    pytest.fail(f"ministack was not ready after {READY_WITHIN_S:.0f} s: {log.read_text()}")
