@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.model import DeadLetter, DerivedEvent, Page, Position, Shard, StreamInfo
 
 
@@ -100,3 +101,76 @@ class ObjectStore(Protocol):
         """Absent ones are no error."""
 
     async def list(self, prefix: str) -> list[str]: ...
+
+
+class Written(Struct, frozen=True):
+    """The answer to a conditional write: whether it was applied, and the row as it now stands."""
+
+    applied: bool
+    row: ShardRow | None
+
+
+class LeaseTable(Protocol):
+    """The lease table. Reads are consistent; each write is one conditional operation.
+
+    `Outage` and `Throttled` leave open whether a write was applied: read, or repeat it (a repeat of
+    what was applied is refused and shows it). `Unavailable`: the table or a permission is missing.
+    """
+
+    @property
+    def items(self) -> ObjectStore:
+        """Small blobs in the same table, apart from the rows."""
+
+    async def pin(self, row: AppRow) -> AppRow:
+        """Store the application's row unless there is one; returns the one that stands."""
+
+    async def join(self, row: WorkerRow) -> None:
+        """Create a worker's row unless there is one."""
+
+    async def heartbeat(self, row: WorkerRow) -> bool:
+        """Store counter, draining and held; False if the row is gone or buried."""
+
+    async def read_workers(self) -> list[WorkerRow]: ...
+
+    async def bury(self, worker_id: str, counter: int) -> bool:
+        """Set `buried` if the counter is still that; False if not, or if the row is gone."""
+
+    async def delete_worker(self, worker_id: str) -> None:
+        """An absent one is no error."""
+
+    async def read_shards(self, stream: StreamKey) -> list[ShardRow]: ...
+
+    async def read_shard(self, stream: StreamKey, shard_id: str) -> ShardRow | None: ...
+
+    async def create_shards(self, rows: Sequence[ShardRow]) -> None:
+        """Create each, in this order, that does not exist."""
+
+    async def write(self, before: ShardRow, after: ShardRow) -> Written:
+        """Replace what may change of `before` by `after`, if `before` is the version that stands.
+
+        The version is owner, epoch and commit number (`ShardRow.same_version`).
+        """
+
+    async def end(self, before: ShardRow, after: ShardRow, children: Sequence[ShardRow]) -> Written:
+        """`write`, and in the same transaction create the children; those that exist take over
+        `successor` only."""
+
+
+class SinkObserver(Protocol):
+    """What a sink or the dead letters tell as they work, for metrics and logs.
+
+    `sink` is the sink's name; `kind` an event's detail type or a dead letter's reason; `reason`
+    and `code` are the service's own error codes, or the name of a transport error: short lists.
+    """
+
+    def on_request(self, sink: str, seconds: float) -> None:
+        """A request was answered, or failed, after so long."""
+
+    def on_published(self, sink: str, kind: str, n: int) -> None:
+        """The target took n entries."""
+
+    def on_retry(self, sink: str, reason: str, n: int) -> None:
+        """n entries were not taken and go again: a throttle, an outage, a lost permission."""
+
+    def on_failed(self, sink: str, code: str) -> None:
+        """The target refused an event for good."""
