@@ -1,0 +1,343 @@
+"""What the demo's receiver should have got, and whether it did: the demo checks itself with this.
+
+Nothing here comes from the processor: the figures are plain dicts and `math.fsum`, the windows and
+the rules are said once more. So a mistake in the ring can't hide by being made twice.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+WINDOW_MS = {"orders": 600_000, "payments": HOUR_MS}  # as demo.yaml has them
+JUDGED_FROM_DAYS = 7  # detectors learn for a week: alarms count from day 8 on
+AFTERMATH_MS = DAY_MS  # alarms on a planted key up to a day later are its aftermath, not false
+
+Fate = Literal["counted", "duplicate", "late", "broken"]
+WindowKey = tuple[str, str, int]  # rule, store, start
+Figures = dict[str, float]
+
+
+class Sent(NamedTuple):
+    """One record as the generator knows it; a broken one has no figures."""
+
+    id: str
+    fate: Fate
+    rule: str = ""
+    store: str = ""
+    at_ms: int = 0
+    amount: float = 0.0
+    failed: int = 0
+
+
+class Planted(NamedTuple):
+    """An anomaly that the generator put into the traffic of one store."""
+
+    name: str
+    rule: str
+    detector: str
+    store: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the workers say of themselves."""
+
+    records: int
+    duplicates: int
+    late: int
+    events_published: int
+    shards_moved: int
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything that a run left behind. `events` and `letters` are bodies as queues gave them."""
+
+    seed: int
+    start_ms: int
+    end_ms: int
+    sent: Sequence[Sent]
+    planted: Sequence[Planted]
+    events: Sequence[bytes]  # EventBridge envelopes
+    letters: Sequence[bytes]
+    service: Service
+    killed: bool = False
+    dense: bool = True  # enough events a window for detectors to tell anything
+
+
+class Opened(NamedTuple):
+    """An "Anomaly Opened" as received."""
+
+    rule: str
+    detector: str
+    store: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The queue's contents by id."""
+
+    details: Mapping[str, dict[str, Any]]
+    messages: int
+    repeated: int
+    conflicting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The report, and what is wrong in words; nothing wrong: the run passed."""
+
+    report: dict[str, Any]
+    failures: list[str]
+    notes: list[str]
+
+
+# ---- what was sent --------------------------------------------------------------------------
+
+
+def expected_windows(sent: Iterable[Sent]) -> dict[WindowKey, Figures]:
+    """Every window's figures, from the records that count."""
+    members: dict[WindowKey, list[Sent]] = {}
+    for record in sent:
+        if record.fate == "counted":
+            size = WINDOW_MS[record.rule]
+            key = (record.rule, record.store, record.at_ms - record.at_ms % size)
+            members.setdefault(key, []).append(record)
+    return {key: _figures(key[0], records) for key, records in members.items()}
+
+
+def _figures(rule: str, records: Sequence[Sent]) -> Figures:
+    if rule == "orders":
+        amounts = [record.amount for record in records]
+        return {"orders": len(records), "revenue": math.fsum(amounts), "largest": max(amounts)}
+    failed = math.fsum(record.failed for record in records)
+    return {"payments": len(records), "failed_share": failed / len(records)}
+
+
+def tally(sent: Iterable[Sent]) -> dict[Fate, int]:
+    """How many records of each fate."""
+    out: dict[Fate, int] = {"counted": 0, "duplicate": 0, "late": 0, "broken": 0}
+    for record in sent:
+        out[record.fate] += 1
+    return out
+
+
+# ---- what was received ----------------------------------------------------------------------
+
+
+def read_events(bodies: Iterable[bytes]) -> Received:
+    """Envelopes to details by id; a repeat must say exactly what the first one said."""
+    details: dict[str, dict[str, Any]] = {}
+    first: dict[str, bytes] = {}
+    repeated: set[str] = set()
+    conflicting: set[str] = set()
+    messages = 0
+    for body in bodies:
+        envelope = orjson.loads(body)
+        detail = envelope["detail"]
+        said = orjson.dumps(
+            [envelope["source"], envelope["detail-type"], detail], option=orjson.OPT_SORT_KEYS
+        )
+        messages += 1
+        if detail["id"] not in first:
+            first[detail["id"]], details[detail["id"]] = said, detail
+            continue
+        repeated.add(detail["id"])
+        if first[detail["id"]] != said:
+            conflicting.add(detail["id"])
+    return Received(details, messages, len(repeated), len(conflicting))
+
+
+def letter_ids(bodies: Iterable[bytes]) -> set[str]:
+    """Distinct dead letters."""
+    return {orjson.loads(body)["id"] for body in bodies}
+
+
+def compare_windows(
+    expected: Mapping[WindowKey, Figures], details: Iterable[Mapping[str, Any]], end_ms: int
+) -> tuple[int, list[str], list[str]]:
+    """How many windows are right, which are wrong (or nobody asked for), which never came."""
+    correct: set[WindowKey] = set()
+    seen: set[WindowKey] = set()
+    wrong: list[str] = []
+    for detail in details:
+        if detail["kind"] != "window" or detail["window"]["end"] > end_ms:
+            continue
+        key = (detail["rule"], detail["key"]["store"], detail["window"]["start"])
+        fault = _fault(key, detail, expected.get(key), key in seen)
+        if fault is None:
+            correct.add(key)
+        else:
+            wrong.append(fault)
+        seen.add(key)
+    return len(correct), wrong, [f"missing {_name(key)}" for key in expected if key not in seen]
+
+
+def _fault(
+    key: WindowKey, detail: Mapping[str, Any], figures: Figures | None, is_second: bool
+) -> str | None:
+    if is_second:
+        return f"{_name(key)} came under a second id {detail['id']}"
+    if figures is None:
+        return f"{_name(key)} came, but nothing was sent for it: {detail['values']}"
+    size = detail["window"]["end"] - detail["window"]["start"]
+    if size != WINDOW_MS[key[0]]:
+        return f"{_name(key)} is {size} ms long"
+    if detail["values"] != figures or detail["count"] != next(iter(figures.values())):
+        return f"{_name(key)}: got {detail['count']} {detail['values']}, expected {figures}"
+    return None
+
+
+def _name(key: WindowKey) -> str:
+    return f"window of {key[0]}, {key[1]}, {key[2]}"
+
+
+# ---- detection ------------------------------------------------------------------------------
+
+
+def opened_events(details: Iterable[Mapping[str, Any]], end_ms: int) -> list[Opened]:
+    """Alarms that end within the traffic."""
+    return [
+        Opened(
+            detail["rule"],
+            detail["anomaly"]["kind"],
+            detail["key"]["store"],
+            detail["window"]["start"],
+            detail["window"]["end"],
+        )
+        for detail in details
+        if detail["kind"] == "anomaly"
+        and detail["anomaly"]["state"] == "opened"
+        and detail["window"]["end"] <= end_ms
+    ]
+
+
+def is_found(planted: Planted, alarms: Iterable[Opened]) -> bool:
+    """Whether the named detector spoke up on this key during the anomaly."""
+    return any(
+        (alarm.detector, alarm.rule, alarm.store) == (planted.detector, planted.rule, planted.store)
+        and _overlaps(alarm, planted.start_ms, planted.end_ms)
+        for alarm in alarms
+    )
+
+
+def false_alarms(
+    alarms: Iterable[Opened], planted: Sequence[Planted], start_ms: int
+) -> list[Opened]:
+    """Alarms from day 8 on that no anomaly planted on their key explains."""
+    judged_from_ms = start_ms + JUDGED_FROM_DAYS * DAY_MS
+    return [
+        alarm
+        for alarm in alarms
+        if alarm.start_ms >= judged_from_ms
+        and not any(
+            alarm.store == one.store and _overlaps(alarm, one.start_ms, one.end_ms + AFTERMATH_MS)
+            for one in planted
+        )
+    ]
+
+
+def _overlaps(alarm: Opened, start_ms: int, end_ms: int) -> bool:
+    return alarm.start_ms < end_ms and start_ms < alarm.end_ms
+
+
+# ---- the verdict ----------------------------------------------------------------------------
+
+
+def judge(run: Run) -> Outcome:
+    """Compare what was received with what was sent.
+
+    A false alarm is reported but is no failure: chance has a share in it, so only many runs can
+    tell. All else must hold in every run.
+    """
+    received = read_events(run.events)
+    details = list(received.details.values())
+    expected = expected_windows(run.sent)
+    correct, wrong, missing = compare_windows(expected, details, run.end_ms)
+    alarms = opened_events(details, run.end_ms)
+    planted = [one for one in run.planted if one.end_ms <= run.end_ms]
+    found = [one for one in planted if is_found(one, alarms)]
+    false = false_alarms(alarms, run.planted, run.start_ms)
+    fates, service = tally(run.sent), run.service
+    report = {
+        "seed": run.seed,
+        "records_sent": len(run.sent),
+        "records_processed": service.records,
+        "broken_sent": fates["broken"],
+        "dead_letters": len(letter_ids(run.letters)),
+        "duplicates_sent": fates["duplicate"],
+        "duplicates_dropped": service.duplicates,
+        "late_sent": fates["late"],
+        "late_dropped": service.late,
+        "windows_expected": len(expected),
+        "windows_correct": correct,
+        "windows_wrong": len(wrong),
+        "windows_missing": len(missing),
+        "events_published": service.events_published,
+        "events_received": received.messages,
+        "duplicate_ids": received.repeated,
+        "conflicting_ids": received.conflicting,
+        "anomalies_planted": len(planted),
+        "anomalies_found": len(found),
+        "false_alarms": len(false),
+        "shards_moved": service.shards_moved,
+        "p50_ms": service.p50_ms,
+        "p99_ms": service.p99_ms,
+    }
+    notes = [
+        *wrong[:5],
+        *missing[:5],
+        *(f"not found: {one}" for one in planted if one not in found),
+        *(f"false alarm: {alarm}" for alarm in false),
+    ]
+    return Outcome(report, _failures(run, report, details), notes)
+
+
+def _failures(
+    run: Run, report: Mapping[str, Any], details: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    counted = sum(
+        detail["count"]
+        for detail in details
+        if detail["kind"] == "window" and detail["window"]["end"] <= run.end_ms
+    )
+    fates = report["broken_sent"] + report["duplicates_sent"] + report["late_sent"]
+    pairs = [
+        ("every record is processed once", "records_processed", report["records_sent"]),
+        ("every broken record is a dead letter", "dead_letters", report["broken_sent"]),
+        ("every duplicate is dropped", "duplicates_dropped", report["duplicates_sent"]),
+        ("every late record is dropped", "late_dropped", report["late_sent"]),
+        ("every window is right", "windows_correct", report["windows_expected"]),
+        ("no window is wrong", "windows_wrong", 0),
+        ("no window is missing", "windows_missing", 0),
+        ("one id never says two things", "conflicting_ids", 0),
+    ]
+    if run.dense:
+        found = ("every anomaly is found", "anomalies_found", report["anomalies_planted"])
+        pairs.append(found)
+    out = [
+        f"{sentence}: {name} is {report[name]}, should be {should}"
+        for sentence, name, should in pairs
+        if report[name] != should
+    ]
+    if counted + fates != report["records_sent"]:
+        out.append(
+            f"each record is broken, duplicate, late or counted: {fates} + {counted} in windows"
+            f" of {report['records_sent']} sent"
+        )
+    if report["windows_expected"] == 0:
+        out.append("no window was expected: there was no traffic to judge by")
+    if run.killed and report["shards_moved"] < 1:
+        out.append("a worker was killed, but shards_moved is 0")
+    return out
