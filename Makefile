@@ -24,7 +24,7 @@ compile = .venv-lock/bin/uv pip compile --quiet --no-config --universal --python
 
 .PHONY: demo test lint format lock image clean help .venv .venv-emulator .venv-node .venv-lock
 
-demo: $(dev_stamp)  ## The whole service on this machine, with traffic (ARGS="--output json")
+demo: $(dev_stamp) $(emulator_stamp)  ## The whole service on this machine, with traffic (ARGS="--output json")
 	@.venv/bin/processor demo $(ARGS)
 
 test: $(dev_stamp) $(emulator_stamp) $(node_stamp)  ## All tests (ARGS="tests/test_project.py -x")
