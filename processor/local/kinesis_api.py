@@ -87,6 +87,7 @@ def _create_stream(model: KinesisModel, request: req.CreateStream, now_ms: int) 
         now_ms,
         mode=mode,
         distribution=request.record_distribution_strategy,
+        record_bytes_max=request.max_record_size and request.max_record_size * 1024,
     )
     return {}
 
@@ -125,8 +126,13 @@ def _describe_stream(model: KinesisModel, request: req.DescribeStream, now_ms: i
 
 def _describe_summary(model: KinesisModel, request: req.OfStream, now_ms: int) -> Json:
     stream = model.stream(_name(request), now_ms)
-    counts = {"OpenShardCount": len(stream.open_shards), "ConsumerCount": 0}
-    return {"StreamDescriptionSummary": {**_description(stream), **counts}}
+    facts = {
+        "OpenShardCount": len(stream.open_shards),
+        "ConsumerCount": 0,
+        "MaxRecordSizeInKiB": stream.limits.record_bytes_max // 1024,
+        "RecordDistributionStrategy": stream.distribution,
+    }
+    return {"StreamDescriptionSummary": {**_description(stream), **facts}}
 
 
 def _set_retention(model: KinesisModel, request: req.SetRetention, now_ms: int) -> Json:

@@ -5,6 +5,7 @@ it. `now_ms` is wall-clock milliseconds and should not go back. Administrative c
 once: a stream is ACTIVE when the call that made or resharded it returns. Refusals are ServiceError.
 """
 
+import dataclasses
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -96,15 +97,23 @@ class KinesisModel:
         *,
         mode: Mode = "PROVISIONED",
         distribution: Distribution = "USER_PARTITION_KEY",
+        record_bytes_max: int | None = None,
     ) -> Stream:
-        """Make a stream of evenly cut shards; ResourceInUseException if the name is taken."""
+        """Make a stream of evenly cut shards; ResourceInUseException if the name is taken.
+
+        `record_bytes_max` can only lower the limits' own.
+        """
         if name in self.streams:
             raise in_use(f"Stream {name} under account {self.account} already exists.")
         if not 1 <= shard_count <= SHARDS_MAX:
             raise invalid_value(f"Value '{shard_count}' at 'shardCount' must be in 1..{SHARDS_MAX}")
         arn = f"arn:aws:kinesis:{self.region}:{self.account}:stream/{name}"
+        limits = self.limits
+        if record_bytes_max is not None:
+            lower = min(record_bytes_max, limits.record_bytes_max)
+            limits = dataclasses.replace(limits, record_bytes_max=lower)
         stream = Stream(
-            name, arn, shard_count, self.limits, now_ms, mode=mode, distribution=distribution
+            name, arn, shard_count, limits, now_ms, mode=mode, distribution=distribution
         )
         self.streams[name] = stream
         return stream
@@ -171,10 +180,10 @@ class KinesisModel:
                 f"Value '{key}' at 'partitionKey': Member must have length between 1 and"
                 f" {PARTITION_KEY_CHARS_MAX}"
             )
-        if len(record.data) > self.limits.record_bytes_max:
-            raise invalid_value(
-                "Value at 'data': Member must have length less than or equal to"
-                f" {self.limits.record_bytes_max}"
+        if len(record.data) > stream.limits.record_bytes_max:
+            raise invalid_argument(
+                f"Record data size {len(record.data)} exceeds the stream's max record size of"
+                f" {stream.limits.record_bytes_max} bytes"
             )
         return _entry(record)
 
@@ -347,7 +356,7 @@ def _checked_number(shard: Shard, text: str | None) -> int:
     if not (text.isascii() and text.isdigit() and shard.has_issued(int(text))):
         raise invalid_argument(
             f"StartingSequenceNumber {text} used in GetShardIterator on shard {shard.shard_id}"
-            " is invalid."
+            " is invalid because it did not come from this stream."
         )
     return int(text)
 

@@ -15,6 +15,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[a-z
 HashKey = Annotated[str, msgspec.Meta(pattern=r"^(0|([1-9]\d{0,38}))$")]
 SequenceNumber = Annotated[str, msgspec.Meta(pattern=r"^(0|([1-9]\d{0,128}))$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+RecordKibibytes = Annotated[int, msgspec.Meta(ge=1_024, le=10_240)]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -34,6 +35,7 @@ class CreateStream(msgspec.Struct, rename="pascal"):
     shard_count: PositiveInt | None = None
     stream_mode_details: StreamModeDetails | None = None
     record_distribution_strategy: Distribution = "USER_PARTITION_KEY"
+    max_record_size: RecordKibibytes | None = msgspec.field(default=None, name="MaxRecordSizeInKiB")
 
 
 class DescribeStream(OfStream, rename="pascal"):

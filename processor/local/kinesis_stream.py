@@ -45,7 +45,7 @@ class Stream:
         self.shards: dict[str, Shard] = {}
         self.open_shards: list[Shard] = []
         self._first_keys: list[int] = []
-        self._limits = limits
+        self.limits = limits
         self._trimmed_to_ms = now_ms
         self._opened = 0
         self._turn = 0
@@ -167,7 +167,7 @@ class Stream:
         return self._open(HashRange(first, last), (shard, adjacent), now_ms)
 
     def _open(self, hash_range: HashRange, parents: tuple[Shard, ...], now_ms: int) -> Shard:
-        shard = Shard(self._opened, hash_range, parents, self._limits, now_ms)
+        shard = Shard(self._opened, hash_range, parents, self.limits, now_ms)
         self._opened += 1
         self.shards[shard.shard_id] = shard
         return shard
