@@ -1,0 +1,130 @@
+"""`json`: one JSON object a record, decoded straight to a Struct of just the fields in use.
+
+Fields that no rule reads are skipped unseen. Of duplicate keys the last wins. A field that is
+absent or null is ABSENT; whether that matters is for the rules to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+
+from processor.codecs.base import Fault
+
+ABSENT = UNSET
+# Half of Python's recursion limit: the verdict must not depend on how deep the caller stands.
+DEPTH_MAX = 500
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_EXCERPT_MAX = 200
+
+
+class Fields:
+    """The Struct that holds the fields in use, compiled from dotted paths and their types."""
+
+    def __init__(self, types: Mapping[str, Any]):
+        """`types`: dotted path → a type that msgspec decodes."""
+        tree: dict[str, Any] = {}
+        for path, type_ in types.items():
+            *parents, leaf = path.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = type_
+        self.paths: dict[str, tuple[str, ...]] = {}
+        self.row_type = self._compile(tree, "", ())
+
+    def _compile(self, tree: dict[str, Any], prefix: str, attributes: tuple[str, ...]) -> Any:
+        members: list[tuple[str, Any, Any]] = []
+        names: dict[str, str] = {}
+        for i, (name, node) in enumerate(tree.items()):
+            attribute = f"f{i}"  # a JSON name need not be a Python identifier
+            names[attribute] = name
+            path, here = prefix + name, (*attributes, attribute)
+            if isinstance(node, dict):
+                inner = self._compile(node, f"{path}.", here)
+                members.append((attribute, inner | None, inner()))
+            else:
+                self.paths[path] = here
+                members.append((attribute, node | None | msgspec.UnsetType, ABSENT))
+        return msgspec.defstruct(f"Row_{'_'.join(attributes)}", members, frozen=True, rename=names)
+
+    def column(self, rows: Sequence[Any], path: str) -> list[Any]:
+        """One field of all rows; ABSENT or None where it, or an object around it, is missing."""
+        attributes = self.paths[path]
+        try:
+            return list(map(attrgetter(".".join(attributes)), rows))
+        except AttributeError:  # an object on the way is null
+            return [_descend(row, attributes) for row in rows]
+
+
+def _descend(value: Any, attributes: Sequence[str]) -> Any:
+    for attribute in attributes:
+        if value is None:
+            return ABSENT
+        value = getattr(value, attribute)
+    return value
+
+
+class Json:
+    kind: ClassVar[str] = "json"
+
+    def __init__(self, row_type: Any):
+        self._decode = msgspec.json.Decoder(row_type).decode
+
+    def decode(self, payloads: Sequence[bytes]) -> list[Any]:
+        rows: list[Any] = []
+        rest = iter(payloads)
+        while len(rows) < len(payloads):
+            try:
+                # Runs at C speed up to the first bad payload; what came before it stays in rows.
+                rows.extend(map(self._decode, rest))
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                rows.append(_fault(payloads[len(rows)], error))
+        _refuse_deep(payloads, rows)
+        return rows
+
+
+def _fault(payload: bytes, error: Exception) -> Fault:
+    """Names what is wrong with a payload that the parser refused."""
+    match error:
+        case _ if not payload:
+            return Fault("empty", "the record has no bytes, expected a JSON object")
+        case RecursionError():
+            return _too_deep()
+        case UnicodeError():
+            return Fault("not_utf8", str(error)[:_EXCERPT_MAX])
+        case msgspec.ValidationError():
+            reason = "out_of_range" if "out of range" in str(error) else "wrong_type"
+            return Fault(reason, str(error)[:_EXCERPT_MAX])
+    try:
+        payload.decode()
+    except UnicodeDecodeError as not_text:
+        return Fault("not_utf8", f"{not_text.reason} at byte {not_text.start}")
+    return Fault("malformed", str(error)[:_EXCERPT_MAX])
+
+
+def _too_deep() -> Fault:
+    return Fault("too_deep", f"nested deeper than {DEPTH_MAX} levels")
+
+
+def _refuse_deep(payloads: Sequence[bytes], rows: list[Any]) -> None:
+    """Refuse what is nested so deeply that the parser's own limit could come into play."""
+    for i, payload in enumerate(payloads):
+        if len(payload) <= 2 * DEPTH_MAX or isinstance(rows[i], Fault):
+            continue  # too short to be that deep, or refused already
+        brackets = payload.count(b"[") + payload.count(b"{")
+        if brackets > DEPTH_MAX and _depth(payload) > DEPTH_MAX:
+            rows[i] = _too_deep()
+
+
+def _depth(payload: bytes) -> int:
+    text = np.frombuffer(_STRING.sub(b"", payload), dtype=np.uint8)
+    opened = np.isin(text, np.frombuffer(b"[{", dtype=np.uint8))
+    closed = np.isin(text, np.frombuffer(b"]}", dtype=np.uint8))
+    return int(np.max(np.cumsum(opened.astype(np.int64) - closed)))

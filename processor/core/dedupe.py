@@ -1,0 +1,104 @@
+"""Duplicates: an event id seen within the horizon is dropped.
+
+An id enters when its event was neither rejected nor late, and leaves when the watermark passes its
+event time + horizon. Whether a record is a duplicate is judged at its position: against what
+entered before it, by the watermark before it; so page cuts don't show.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from processor.core.columns import SlotMap
+from processor.model import Bools, Hashes, Ints
+
+# 2^22 ids in a half-full table are 128 MiB: four hours of a full shard. Past that no id enters.
+IDS_MAX = 2**22
+_SWEEPS = 4  # a horizon: memory holds at most 5/4 of what it must
+
+
+class Dedupe:
+    """The ids of one shard within the horizon: 64-bit hash → event time."""
+
+    def __init__(self, horizon_ms: int, ids_max: int = IDS_MAX):
+        self.horizon_ms = horizon_ms
+        self._ids_max = ids_max
+        self._seen = SlotMap()
+        self._swept_ms: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __repr__(self) -> str:
+        return f"<Dedupe {len(self)} ids over {self.horizon_ms} ms>"
+
+    def duplicates(self, ids: Hashes, times: Ints, watermarks: Ints, enters: Bools) -> Bools:
+        """Which of n records repeat an earlier one; the others' ids enter where `enters` is true.
+
+        `ids` uint64[n], `times` int64[n] ≥ 0, `watermarks` int64[n]: before each record.
+        """
+        entered_at = self._seen.get(ids)
+        suspects = (entered_at >= 0) | _repeated(ids)
+        fresh = np.flatnonzero(enters & ~suspects)
+        duplicate = self._judge(np.flatnonzero(suspects), ids, times, watermarks, enters)
+        self._enter(ids[fresh], times[fresh])
+        return duplicate
+
+    def sweep(self, watermark_ms: int) -> None:
+        """Forget what has left; cheap, and without effect on any verdict."""
+        if self._swept_ms is None:
+            self._swept_ms = watermark_ms
+        if watermark_ms - self._swept_ms < self.horizon_ms // _SWEEPS:
+            return
+        self._swept_ms = watermark_ms
+        _, times = self._seen.items()
+        self._seen.keep(times + self.horizon_ms >= watermark_ms)
+
+    def snapshot(self, watermark_ms: int) -> tuple[bytes, bytes]:
+        """Ids and times that still count."""
+        ids, times = self._seen.items()
+        live = times + self.horizon_ms >= watermark_ms
+        return ids[live].tobytes(), times[live].tobytes()
+
+    def restore(self, saved: tuple[bytes, bytes]) -> None:
+        self._seen = SlotMap()
+        self._seen.add(np.frombuffer(saved[0], np.uint64), np.frombuffer(saved[1], np.int64))
+
+    def _judge(
+        self, suspects: Ints, ids: Hashes, times: Ints, watermarks: Ints, enters: Bools
+    ) -> Bools:
+        """The few records whose id stands elsewhere too, one by one in order."""
+        duplicate = np.zeros(len(ids), dtype=np.bool_)
+        at = self._seen.get(ids[suspects])
+        seen = {int(ids[i]): int(t) for i, t in zip(suspects, at, strict=True) if t >= 0}
+        changed: dict[int, int] = {}
+        for i in suspects.tolist():
+            id_ = int(ids[i])
+            entered = seen.get(id_)
+            if entered is not None and watermarks[i] <= entered + self.horizon_ms:
+                duplicate[i] = True
+            elif enters[i]:
+                seen[id_] = changed[id_] = int(times[i])
+        self._upsert(changed)
+        return duplicate
+
+    def _upsert(self, changed: dict[int, int]) -> None:
+        ids = np.array(list(changed), dtype=np.uint64)
+        times = np.array(list(changed.values()), dtype=np.int64)
+        known = self._seen.get(ids) >= 0
+        self._seen.set(ids[known], times[known])
+        self._enter(ids[~known], times[~known])
+
+    def _enter(self, ids: Hashes, times: Ints) -> None:
+        room = max(0, self._ids_max - len(self._seen))
+        self._seen.add(ids[:room], times[:room])
+
+
+def _repeated(ids: Hashes) -> Bools:
+    """Which values stand more than once."""
+    order = np.argsort(ids)
+    same = ids[order][1:] == ids[order][:-1]
+    repeated = np.zeros(len(ids), dtype=np.bool_)
+    repeated[order[1:][same]] = True
+    repeated[order[:-1][same]] = True
+    return repeated

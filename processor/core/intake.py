@@ -1,0 +1,240 @@
+"""From payloads to columns: decode a page, read times, ids and figures, and say what is wrong.
+
+A record is good or it is rejected, whole, before any rule sees it; which of the two depends on the
+record and its arrival time only, never on its page.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from processor.codecs.base import Codec, Fault
+from processor.codecs.json import ABSENT, Fields
+from processor.model import Bools, EventSpec, Floats, Hashes, Ints, Page, Reject, Rows, Unit
+
+NUMBER = float
+KEY = str | int
+TIMES: Mapping[Unit, Any] = {
+    "s": int | float,
+    "ms": int | float,
+    "us": int | float,
+    "ns": int | float,
+    "iso8601": datetime.datetime,
+}
+
+FUTURE_MAX_MS = 3_600_000  # further ahead of arrival: a broken clock, not an event
+TIME_MAX_MS = 253_402_300_800_000  # the year 10000
+NUMBER_MAX = 2.0**53  # beyond, a float64 no longer tells two integers apart
+KEY_CHARS_MAX = 512  # keys are kept: an unbounded one could fill the process
+TEXT_CHARS_MAX = 256  # correlation ids go into derived events
+_INT64 = range(-(2**63), 2**63)
+_PER_MS = {"us": 1_000, "ns": 1_000_000}
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MS = datetime.timedelta(milliseconds=1)
+_BAD_TIME = -1
+
+
+class Batch:
+    """The decodable records of a page, in columns; `reject` takes out what turns out bad."""
+
+    def __init__(self, page: Page, fields: Fields, decoded: Sequence[Any]):
+        good = [not isinstance(row, Fault) for row in decoded]
+        self.page = page
+        self.index: Rows = np.flatnonzero(np.array(good, dtype=np.bool_))
+        self.arrivals_ms: Ints = page.arrivals_ms[self.index]
+        self.valid: Bools = np.ones(len(self.index), dtype=np.bool_)
+        self.rejects = {
+            i: Reject(i, row.reason, row.detail)
+            for i, row in enumerate(decoded)
+            if isinstance(row, Fault)
+        }
+        self._fields = fields
+        self.partition_keys = list(compress(page.partition_keys, good))
+        self._rows = list(compress(decoded, good))
+        self._values: dict[str, list[Any]] = {}
+        self._numbers: dict[str, Floats] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def column(self, path: str) -> list[Any]:
+        """A field's values, as decoded."""
+        if path not in self._values:
+            self._values[path] = self._fields.column(self._rows, path)
+        return self._values[path]
+
+    def numbers(self, path: str) -> Floats:
+        """A field's values as float64[n], NaN where absent."""
+        if path not in self._numbers:
+            values = self.column(path)
+            try:
+                self._numbers[path] = np.array(values, dtype=np.float64)
+            except (TypeError, OverflowError):
+                self._numbers[path] = np.array([_number(value) for value in values])
+        return self._numbers[path]
+
+    def reject(self, i: int, reason: str, detail: str) -> None:
+        """Record i of the batch is bad; the first reason stays."""
+        if self.valid[i]:
+            self.valid[i] = False
+            at = int(self.index[i])
+            self.rejects[at] = Reject(at, reason, detail)
+
+    def need_numbers(self, path: str, wanted: Bools) -> None:
+        """Reject wanted records without a usable number at `path`."""
+        with np.errstate(invalid="ignore"):
+            bad = wanted & ~(np.abs(self.numbers(path)) <= NUMBER_MAX)
+        for i in np.flatnonzero(bad).tolist():
+            value = self.column(path)[i]
+            if is_absent(value):
+                self.reject(i, "missing_field", f"{path}: absent, expected a number")
+            else:
+                self.reject(i, "out_of_range", f"{path}: {value!s:.40}, expected at most 2^53")
+
+    def need_keys(self, path: str, wanted: Bools) -> None:
+        """Reject wanted records without a usable key at `path`."""
+        values = self.column(path)
+        if set(map(type, values)) <= {str} and max(map(len, values), default=0) <= KEY_CHARS_MAX:
+            return
+        for i in np.flatnonzero(wanted).tolist():
+            fault = key_fault(values[i])
+            if fault:
+                self.reject(i, fault.reason, f"{path}: {fault.detail}")
+
+    def texts(self, path: str | None) -> list[str | None]:
+        """A field's short texts or integers as text; None where there is none."""
+        if path is None:
+            return [None] * len(self)
+        return [_text(value) for value in self.column(path)]
+
+
+def read(page: Page, codec: Codec, fields: Fields) -> Batch:
+    """Decode a page; what can't be decoded is rejected."""
+    return Batch(page, fields, codec.decode(page.payloads))
+
+
+def times_ms(batch: Batch, event: EventSpec) -> Ints:
+    """Event times as int64[n] milliseconds; rejects records whose time can't be used."""
+    if event.time is None:
+        return batch.arrivals_ms
+    values = batch.column(event.time)
+    times = _to_ms(values, event.unit)
+    bad = (times < 0) | (times > batch.arrivals_ms + FUTURE_MAX_MS)
+    for i in np.flatnonzero(bad).tolist():
+        batch.reject(i, *_time_fault(event, values[i], int(times[i])))
+    return times
+
+
+def id_hashes(batch: Batch, event: EventSpec) -> Hashes | None:
+    """64-bit hashes of event ids, uint64[n]; None where the stream has no ids."""
+    if event.id is None:
+        return None
+    batch.need_keys(event.id, batch.valid)
+    values = batch.column(event.id)
+    try:
+        hashes = list(map(xxhash.xxh3_64_intdigest, values))
+    except TypeError:
+        hashes = [xxhash.xxh3_64_intdigest(_id_bytes(value)) for value in values]
+    return np.array(hashes, dtype=np.uint64)
+
+
+def is_absent(value: Any) -> bool:
+    return value is None or value is ABSENT
+
+
+def key_fault(value: Any) -> Fault | None:
+    """Why a value can't be a key or an id, if so."""
+    if is_absent(value):
+        return Fault("missing_field", "absent, expected a text or an integer")
+    if isinstance(value, str):
+        if len(value) > KEY_CHARS_MAX:
+            return Fault("out_of_range", f"{len(value)} characters, at most {KEY_CHARS_MAX}")
+        return None
+    if value not in _INT64:
+        return Fault("out_of_range", f"an integer of {value.bit_length()} bits, at most 63")
+    return None
+
+
+def _number(value: Any) -> float:
+    """A number, NaN where there is none, infinite where float64 has no room."""
+    if is_absent(value):
+        return np.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value if len(value) <= TEXT_CHARS_MAX else None
+    if isinstance(value, int) and value in _INT64:
+        return str(value)
+    return None
+
+
+def _id_bytes(value: Any) -> bytes:
+    """What is hashed where not all ids are texts: 1 and "1" are two ids."""
+    return value.encode() if isinstance(value, str) else f"\0{value!r}".encode()
+
+
+# ---- times ----------------------------------------------------------------------------------
+
+
+def _to_ms(values: Sequence[Any], unit: Unit) -> Ints:
+    """int64[n]; _BAD_TIME where there is none. Each value alone decides, not its neighbours."""
+    convert = _CONVERT[unit]
+    if unit != "iso8601" and unit != "s" and set(map(type, values)) == {int}:
+        try:
+            times = np.array(values, dtype=np.int64) // _PER_MS.get(unit, 1)
+            return np.where((times < 0) | (times > TIME_MAX_MS), _BAD_TIME, times)
+        except OverflowError:
+            pass  # an integer beyond 64 bits: one by one, to find which
+    each = [_BAD_TIME if is_absent(value) else convert(value) for value in values]
+    return np.array([t if 0 <= t <= TIME_MAX_MS else _BAD_TIME for t in each], dtype=np.int64)
+
+
+def _floor_ms(per_ms: int) -> Callable[[int | float], int]:
+    return lambda value: int(value // per_ms)
+
+
+def _seconds(value: int | float) -> int:
+    return int(value * 1_000 // 1)
+
+
+def _iso8601(value: datetime.datetime) -> int:
+    """Without an offset it is UTC."""
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=datetime.UTC)
+    return (value - _EPOCH) // _MS
+
+
+_CONVERT: Mapping[Unit, Callable[[Any], int]] = {
+    "s": _seconds,
+    "ms": _floor_ms(1),
+    "us": _floor_ms(_PER_MS["us"]),
+    "ns": _floor_ms(_PER_MS["ns"]),
+    "iso8601": _iso8601,
+}
+
+
+def _time_fault(event: EventSpec, value: Any, time_ms: int) -> tuple[str, str]:
+    if is_absent(value):
+        return "missing_field", f"{event.time}: absent, expected a time in {event.unit}"
+    if time_ms < 0:
+        return "out_of_range", f"{event.time}: {value!s:.40}, expected {event.unit} since 1970"
+    return "future", f"{event.time}: {value!s:.40} is over an hour ahead of arrival"
+
+
+def field_type(kinds: set[Any]) -> Any:
+    """The one type that serves all uses of a field; its strictest."""
+    for type_ in (datetime.datetime, NUMBER, int | float, KEY):
+        if type_ in kinds:
+            return type_
+    return Any

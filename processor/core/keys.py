@@ -1,0 +1,138 @@
+"""Group keys: what a rule groups by, as dense indices.
+
+A key has a hash home if its records' PartitionKey is the key field that the pipeline names, and
+its MD5 lies in the shard's hash range: then no other shard sees it, and a child shard can tell
+whether it is the heir. A key without a home, and `other` (what came after `max_groups` keys),
+belong to this shard only: they carry it as their `part`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from itertools import starmap
+from operator import eq
+from typing import Any
+
+import numpy as np
+import orjson
+from msgspec import Struct
+
+from processor.core.events import Key
+from processor.model import Rows, Shard
+
+OTHER = "__other__"
+
+Raw = str | int | tuple[Any, ...]
+
+
+class Group(Struct, frozen=True):
+    """One key of a rule."""
+
+    key: Key
+    part: str | None  # the shard, where the key has no hash home
+    text: str  # for order and for messages
+
+
+class KeyTable:
+    """The keys of one rule on one shard, in the order of their first record."""
+
+    def __init__(self, fields: tuple[str, ...], home_field: str | None, shard: Shard, max_: int):
+        self._fields = fields
+        self._home_at = fields.index(home_field) if home_field in fields else None
+        self._shard = shard
+        self._max = max_
+        self._index: dict[Raw, int] = {}
+        self._other: int | None = None
+        self.groups: list[Group] = []
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __repr__(self) -> str:
+        return f"<KeyTable {len(self)} of at most {self._max} keys by {', '.join(self._fields)}>"
+
+    def indices(self, values: Sequence[Sequence[Any]], partition_keys: Sequence[str]) -> Rows:
+        """Each record's key index, intp[n]; unknown keys get the next ones.
+
+        `values`: a column a field, each of length n, of texts and integers.
+        """
+        raws: list[Raw] = list(values[0]) if len(values) == 1 else list(zip(*values, strict=True))
+        self._mark_homeless(raws, values, partition_keys)
+        try:
+            found = list(map(self._index.__getitem__, raws))
+        except KeyError:
+            found = list(starmap(self._find, zip(raws, partition_keys, strict=True)))
+        return np.array(found, dtype=np.intp)
+
+    def names(self) -> list[tuple[list[str | int], str | None]]:
+        """What a snapshot keeps."""
+        return [([value for _, value in group.key], group.part) for group in self.groups]
+
+    def restore(self, names: Sequence[tuple[list[str | int], str | None]]) -> None:
+        assert not self.groups, "restore() into a table that has keys"
+        for values, part in names:
+            if part and set(values) == {OTHER}:
+                self._find_other()
+            else:
+                raw = values[0] if len(values) == 1 else tuple(values)
+                self._add(raw if part is None else (_HOMELESS, raw), raw, part)
+
+    def _mark_homeless(
+        self, raws: list[Raw], values: Sequence[Sequence[Any]], partition_keys: Sequence[str]
+    ) -> None:
+        """Records whose PartitionKey is not the key field are told apart from those where it is."""
+        if self._home_at is None:
+            raws[:] = [(_HOMELESS, raw) for raw in raws]
+            return
+        home = values[self._home_at]
+        if all(map(eq, home, partition_keys)):
+            return
+        for i, (value, partition_key) in enumerate(zip(home, partition_keys, strict=True)):
+            if str(value) != partition_key:
+                raws[i] = (_HOMELESS, raws[i])
+
+    def _find(self, raw: Raw, partition_key: str) -> int:
+        index = self._index.get(raw)
+        if index is not None:
+            return index
+        if isinstance(raw, tuple) and raw[0] is _HOMELESS:
+            return self._add(raw, raw[1], self._shard.id)
+        if is_home(self._shard, partition_key):
+            return self._add(raw, raw, None)
+        # Routed here by an explicit hash key: the same group as if the PartitionKey were another.
+        index = self._find((_HOMELESS, raw), partition_key)
+        if index != self._other:
+            self._index[raw] = index
+        return index
+
+    def _find_other(self) -> int:
+        if self._other is None:
+            self._other = len(self.groups)
+            self.groups.append(self._group((OTHER,) * len(self._fields), self._shard.id))
+        return self._other
+
+    def _add(self, raw: Raw, values: Raw, part: str | None) -> int:
+        named = values if isinstance(values, tuple) else (values,)
+        if len(self.groups) >= self._max or (part and set(named) == {OTHER}):
+            return self._find_other()
+        self._index[raw] = len(self.groups)
+        self.groups.append(self._group(named, part))
+        return len(self.groups) - 1
+
+    def _group(self, values: tuple[str | int, ...], part: str | None) -> Group:
+        key = tuple(zip(self._fields, values, strict=True))
+        return Group(key, part, orjson.dumps([values, part]).decode())
+
+
+class _Homeless:
+    """Marks a raw key that has no hash home; equal to nothing but itself."""
+
+
+_HOMELESS = _Homeless()
+
+
+def is_home(shard: Shard, partition_key: str) -> bool:
+    """Whether a shard's hash range holds a partition key's MD5, as the service routes it."""
+    digest = hashlib.md5(partition_key.encode(), usedforsecurity=False).digest()
+    return shard.first_hash <= int.from_bytes(digest, "big") <= shard.last_hash

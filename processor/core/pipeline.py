@@ -1,0 +1,322 @@
+"""What a shard yields: a pure function of its record sequence and its marks.
+
+    feed(page), mark(mark), end() → Step        snapshot() / restore()
+
+However a sequence is cut into pages, the events are the same, to the bit: the watermark runs per
+record, a record is late or a duplicate by its position, and accumulation shows no order. A page is
+counted whole and then closed whole, which is the same as record by record: a record that would
+come after its window's closing is late by the watermark before it, and is not counted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from itertools import compress
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from processor.core import events, intake
+from processor.core.dedupe import Dedupe
+from processor.core.plan import Plan
+from processor.core.rules import Output, Rule, Saved
+from processor.core.windows import Sample
+from processor.errors import StateUnreadable
+from processor.model import (
+    Bools,
+    Counts,
+    DeadLetter,
+    DerivedEvent,
+    Hashes,
+    Ints,
+    Mark,
+    Page,
+    Position,
+    Shard,
+    Step,
+)
+
+SNAPSHOT_VERSION = 1
+# A time further ahead of its arrival than this counts, but moves the watermark only as far as its
+# arrival would: one wrong clock must not close everybody's windows.
+AHEAD_MAX_MS = 60_000
+_NO_WATERMARK = -(2**62)
+
+
+class Totals(Struct):
+    """What became of a shard's records since its beginning; part of its state."""
+
+    records: int = 0
+    counted: int = 0
+    duplicates: int = 0
+    late: int = 0
+    unmatched: int = 0
+    rejects: int = 0
+    windows_closed: int = 0
+
+    def add(self, counts: Counts) -> None:
+        self.records += counts.records
+        self.counted += counts.counted
+        self.duplicates += counts.duplicates
+        self.late += counts.late
+        self.unmatched += counts.unmatched
+        self.rejects += sum(counts.rejects.values())
+        self.windows_closed += counts.windows_closed
+
+
+class Snapshot(Struct, frozen=True):
+    """All that must survive a takeover but the position, which the checkpoint holds beside it."""
+
+    version: int
+    watermark_ms: int
+    totals: Totals
+    seen: tuple[bytes, bytes]
+    rules: dict[str, Saved]  # by rule version: a changed rule starts anew
+
+
+class ShardPipeline:
+    """The pipeline on one shard."""
+
+    def __init__(self, plan: Plan, shard: Shard, incarnation: str):
+        pipeline = plan.pipeline
+        self.plan = plan
+        self.shard = shard
+        self.totals = Totals()
+        self.position: Position | None = None  # of the last record taken
+        self._watermark_ms = _NO_WATERMARK
+        self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
+        self._rules = [Rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
+
+    def __repr__(self) -> str:
+        return f"<ShardPipeline {self.shard.id} at {self.position} {self._rules!r}>"
+
+    @property
+    def watermark_ms(self) -> int | None:
+        return None if self._watermark_ms == _NO_WATERMARK else self._watermark_ms
+
+    @property
+    def windows_open(self) -> int:
+        return sum(len(rule.windows) for rule in self._rules)
+
+    @property
+    def groups(self) -> Mapping[str, int]:
+        """Keys by rule."""
+        return {rule.plan.spec.name: len(rule.keys) for rule in self._rules}
+
+    # ---- the three inputs -------------------------------------------------------------------
+
+    def feed(self, page: Page) -> Step:
+        """Take a page of records."""
+        counts = Counts(records=len(page), payload_bytes=sum(map(len, page.payloads)))
+        if not len(page):
+            return Step([], [], counts)
+        event = self.plan.pipeline.event
+        batch = intake.read(page, self.plan.codec, self.plan.fields)
+        times = intake.times_ms(batch, event)
+        ids = intake.id_hashes(batch, event)
+        wanted = [self._wanted(rule, batch) for rule in self._rules]
+        before, after = self._watermarks(batch, times)
+        self._take(batch, times, ids, wanted, before, counts)
+        letters = self._dead_letters(batch, counts)
+        self.position = Position("after", page.sequence_numbers[-1])
+        return self._advance(
+            int(after[-1]) if len(after) else self._watermark_ms,
+            after,
+            batch.arrivals_ms,
+            letters,
+            counts,
+        )
+
+    def mark(self, mark: Mark) -> Step:
+        """Apply a committed mark."""
+        watermark_ms = max(self._watermark_ms, mark.watermark_ms)
+        nothing = np.zeros(0, dtype=np.int64)
+        return self._advance(watermark_ms, nothing, nothing, [], Counts())
+
+    def end(self) -> Step:
+        """The shard is at its end: what is open closes as this shard's part."""
+        counts = Counts(windows_closed=self.windows_open)
+        outputs = [output for rule in self._rules for output in rule.finish(self.shard.id)]
+        self.totals.add(counts)
+        return Step([output.event for output in outputs], [], counts)
+
+    def is_due(self, watermark_ms: int) -> bool:
+        """Whether a mark that moves the watermark there would have an effect."""
+        return watermark_ms > self._watermark_ms and any(
+            rule.is_due(watermark_ms) for rule in self._rules
+        )
+
+    # ---- snapshot and restore ---------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """The state, compressed; the same state gives the same bytes."""
+        saved = Snapshot(
+            SNAPSHOT_VERSION,
+            self._watermark_ms,
+            self.totals,
+            self._seen.snapshot(self._watermark_ms),
+            {rule.plan.version: rule.snapshot() for rule in self._rules},
+        )
+        return zlib.compress(msgspec.msgpack.encode(saved), level=1)
+
+    def restore(self, state: bytes, position: Position) -> None:
+        """Into a fresh pipeline; raises StateUnreadable."""
+        try:
+            saved = msgspec.msgpack.decode(zlib.decompress(state), type=Snapshot)
+        except (zlib.error, msgspec.DecodeError) as error:
+            raise StateUnreadable(self.shard.id, str(error)) from error
+        if saved.version != SNAPSHOT_VERSION:
+            raise StateUnreadable(
+                self.shard.id, f"version {saved.version}, this release reads {SNAPSHOT_VERSION}"
+            )
+        self.position = position
+        self.totals = saved.totals
+        self._watermark_ms = saved.watermark_ms
+        self._seen.restore(saved.seen)
+        for rule in self._rules:
+            if rule.plan.version in saved.rules:
+                rule.restore(saved.rules[rule.plan.version])
+
+    # ---- one page, step by step -------------------------------------------------------------
+
+    def _wanted(self, rule: Rule, batch: intake.Batch) -> Bools:
+        """Which records a rule wants; rejects those that lack what it reads."""
+        pattern, spec = rule.plan.pattern, rule.plan.spec
+        columns = {path: batch.column(path) for path in pattern.fields}
+        wanted = pattern.mask(columns, len(batch)) & batch.valid
+        for path in spec.group_by:
+            batch.need_keys(path, wanted)
+        for path in rule.plan.numeric_fields:
+            batch.need_numbers(path, wanted)
+        return wanted
+
+    def _watermarks(self, batch: intake.Batch, times: Ints) -> tuple[Ints, Ints]:
+        """The watermark before and after each record, int64[n] each."""
+        arrivals = batch.arrivals_ms
+        moves = np.where(times > arrivals + AHEAD_MAX_MS, arrivals, times)
+        moves = moves - self.plan.pipeline.event.out_of_orderness_ms
+        moves = np.where(batch.valid, moves, _NO_WATERMARK)
+        after = np.maximum(np.maximum.accumulate(moves), self._watermark_ms)
+        before = np.concatenate(([self._watermark_ms], after[:-1]))
+        return before, after
+
+    def _take(
+        self,
+        batch: intake.Batch,
+        times: Ints,
+        ids: Hashes | None,
+        wanted: list[Bools],
+        watermarks: Ints,
+        counts: Counts,
+    ) -> None:
+        """Judge each record (duplicate, late, unmatched) and count it where it belongs."""
+        valid = batch.valid
+        wanted = [mask & valid for mask in wanted]  # a later rule may have rejected a record
+        late = [
+            rule.late(times, watermarks) & mask
+            for rule, mask in zip(self._rules, wanted, strict=True)
+        ]
+        matched = _any(wanted, len(batch))
+        counted = _any(
+            [mask & ~tardy for mask, tardy in zip(wanted, late, strict=True)], len(batch)
+        )
+        duplicate = np.zeros(len(batch), dtype=np.bool_)
+        if ids is not None and len(batch):
+            good = np.flatnonzero(valid)
+            duplicate[good] = self._seen.duplicates(
+                ids[good], times[good], watermarks[good], (counted | ~matched)[good]
+            )
+        fresh = valid & ~duplicate
+        counts.duplicates = int(duplicate.sum())
+        counts.counted = int((counted & fresh).sum())
+        counts.late = int((matched & ~counted & fresh).sum())
+        counts.unmatched = int((~matched & fresh).sum())
+        for rule, mask, tardy in zip(self._rules, wanted, late, strict=True):
+            counts.late_by_rule[rule.plan.spec.name] = int((tardy & fresh).sum())
+            self._count(rule, batch, times, mask & ~tardy & fresh)
+
+    def _count(self, rule: Rule, batch: intake.Batch, times: Ints, taken: Bools) -> None:
+        rows = np.flatnonzero(taken)
+        if not len(rows):
+            return
+        flags = taken.tolist()
+        rule.add(
+            [list(compress(batch.column(path), flags)) for path in rule.plan.spec.group_by],
+            list(compress(batch.partition_keys, flags)),
+            times[rows],
+            {path: batch.numbers(path)[rows] for path in rule.plan.numeric_fields},
+            self._samples(batch, flags),
+        )
+
+    def _samples(self, batch: intake.Batch, flags: list[bool]) -> list[Sample] | None:
+        event = self.plan.pipeline.event
+        if event.correlation_id is None and event.traceparent is None:
+            return None
+        ids, traces = batch.texts(event.correlation_id), batch.texts(event.traceparent)
+        return list(compress(zip(ids, traces, strict=True), flags))
+
+    def _dead_letters(self, batch: intake.Batch, counts: Counts) -> list[DeadLetter]:
+        page, letters = batch.page, []
+        for i, reject in sorted(batch.rejects.items()):
+            counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
+            sequence_number = page.sequence_numbers[i]
+            stream = self.plan.pipeline.source.stream
+            letters.append(
+                DeadLetter(
+                    id=events.dead_letter_id(stream, self.shard.id, sequence_number, 0),
+                    reason=reject.reason,
+                    detail=reject.detail,
+                    payload=page.payloads[i],
+                    shard_id=self.shard.id,
+                    sequence_number=sequence_number,
+                    partition_key=page.partition_keys[i],
+                    arrival_ms=int(page.arrivals_ms[i]),
+                )
+            )
+        return letters
+
+    def _advance(
+        self,
+        watermark_ms: int,
+        watermarks: Ints,
+        arrivals_ms: Ints,
+        letters: list[DeadLetter],
+        counts: Counts,
+    ) -> Step:
+        """Move the watermark; close what it passes, in order of (record, rule, end, key)."""
+        placed: list[tuple[int, int, Output]] = []
+        open_before = self.windows_open
+        for i, rule in enumerate(self._rules):
+            for output in rule.advance(watermark_ms):
+                record = int(np.searchsorted(watermarks, output.end_ms))
+                placed.append((record, i, output))
+        placed.sort(key=lambda at: (at[0], at[1], at[2].end_ms, at[2].text))
+        self._watermark_ms = watermark_ms
+        self._seen.sweep(watermark_ms)
+        counts.windows_closed = open_before - self.windows_open
+        _count_alarms(counts, [output for _, _, output in placed])
+        self.totals.add(counts)
+        return Step([_arrived(o.event, r, arrivals_ms) for r, _, o in placed], letters, counts)
+
+
+def _any(masks: list[Bools], n: int) -> Bools:
+    result = np.zeros(n, dtype=np.bool_)
+    for mask in masks:
+        result |= mask
+    return result
+
+
+def _arrived(event: DerivedEvent, record: int, arrivals_ms: Ints) -> DerivedEvent:
+    """With the arrival of the record that closed its window; 0 where a mark closed it."""
+    if record >= len(arrivals_ms):
+        return event
+    return msgspec.structs.replace(event, arrival_ms=int(arrivals_ms[record]))
+
+
+def _count_alarms(counts: Counts, outputs: list[Output]) -> None:
+    for output in outputs:
+        if output.alarm is not None:
+            key = (output.rule, output.alarm.detect.name, output.alarm.state)
+            counts.anomalies[key] = counts.anomalies.get(key, 0) + 1

@@ -1,0 +1,60 @@
+"""A pipeline file, compiled once a process: fields, their types, patterns and rule versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from processor import codecs
+from processor.codecs.json import Fields
+from processor.core import events, intake, patterns
+from processor.core.rules import RulePlan
+from processor.model import EventSpec, Pipeline
+
+
+class Plan(Struct, frozen=True):
+    """What every shard's pipeline shares."""
+
+    pipeline: Pipeline
+    fields: Fields
+    codec: Any
+    rules: tuple[RulePlan, ...]
+
+
+def compile(pipeline: Pipeline) -> Plan:
+    """Raises ConfigError where a pattern is wrong."""
+    rules = tuple(
+        RulePlan(
+            rule,
+            events.rule_version(pipeline, rule),
+            patterns.compile(rule.where, f"rules.{rule.name}.where"),
+            pipeline.event.partition_key,
+        )
+        for rule in pipeline.rules
+    )
+    fields = Fields(_field_types(pipeline.event, rules))
+    codec = codecs.get(pipeline.source.decode[-1])(fields.row_type)  # type: ignore[call-arg]
+    return Plan(pipeline, fields, codec, rules)
+
+
+def _field_types(event: EventSpec, rules: tuple[RulePlan, ...]) -> dict[str, Any]:
+    """Every field in use, with the one type that serves all its uses."""
+    uses: dict[str, set[Any]] = {}
+
+    def use(path: str | None, type_: Any) -> None:
+        if path is not None:
+            uses.setdefault(path, set()).add(type_)
+
+    use(event.id, intake.KEY)
+    use(event.time, intake.TIMES[event.unit])
+    use(event.correlation_id, Any)
+    use(event.traceparent, Any)
+    for rule in rules:
+        for path in rule.spec.group_by:
+            use(path, intake.KEY)
+        for path in rule.numeric_fields:
+            use(path, intake.NUMBER)
+        for path in rule.pattern.fields:
+            use(path, Any)
+    return {path: intake.field_type(types) for path, types in uses.items()}

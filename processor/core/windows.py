@@ -1,0 +1,176 @@
+"""Open windows: (key, window) → a dense slot, and the columns of its aggregates.
+
+Tumbling windows `[start, end)` of integer milliseconds, aligned to the epoch plus an offset. A
+window is named by its ordinal, `(time − offset) // size`. Slots are recycled when a window closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from processor import aggregators
+from processor.core.columns import Columns, SlotMap
+from processor.model import AggregateSpec, Column, Floats, Hashes, Ints, Rows, State, WindowSpec
+
+Sample = tuple[str | None, str | None]  # correlation id and traceparent of a window's first record
+NO_SAMPLE: Sample = (None, None)
+
+# 40 bits of ordinal: windows of a second until the year 36,800. 24 bits of key: 16 million.
+_ORDINAL_BITS = 40
+_KEYS_MAX = 2**24
+
+
+class Closed(Struct, frozen=True):
+    """One window of the n keys that had records in it."""
+
+    keys: Rows  # intp[n], ascending
+    counts: Ints  # int64[n]
+    values: Mapping[str, Any]  # aggregate name → int64[n] or float64[n]
+    samples: list[Sample]
+
+
+class Saved(Struct, frozen=True):
+    """A snapshot: slots in order of (key, window)."""
+
+    codes: bytes
+    columns: dict[str, bytes]
+    samples: list[Sample]
+
+
+class WindowTable:
+    """The open windows of one rule on one shard."""
+
+    def __init__(self, window: WindowSpec, aggregates: Sequence[AggregateSpec]):
+        self.window = window
+        self._aggregates = [(spec, aggregators.get(spec.kind)) for spec in aggregates]
+        self._columns = Columns(_columns(aggregates))
+        self._views: list[State] = []
+        self._slots = SlotMap()
+        self._open: dict[int, list[Rows]] = {}  # ordinal → slots
+        self._free: list[int] = []
+        self._made = 0
+        self._samples: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __repr__(self) -> str:
+        return f"<WindowTable {len(self)} slots in {len(self._open)} open windows>"
+
+    def ends_ms(self) -> list[int]:
+        """Ends of the windows that hold records, ascending."""
+        return [self.start_ms(ordinal + 1) for ordinal in sorted(self._open)]
+
+    def start_ms(self, ordinal: int) -> int:
+        return ordinal * self.window.size_ms + self.window.offset_ms
+
+    def ordinals(self, times: Ints) -> Ints:
+        return (times - self.window.offset_ms) // self.window.size_ms
+
+    def add(
+        self,
+        keys: Rows,
+        times: Ints,
+        values: Mapping[str, Floats],
+        samples: Sequence[Sample] | None,
+    ) -> None:
+        """Count n records: key indices intp[n], times int64[n], float64[n] a field that is read."""
+        if not len(keys):
+            return
+        ordinals = self.ordinals(times)
+        slots = self._slots_of(_codes(keys, ordinals), ordinals, samples)
+        np.add.at(self._columns.arrays["n"], slots, 1)
+        zeros = np.zeros(len(slots))
+        for (spec, aggregator), view in zip(self._aggregates, self._views, strict=True):
+            aggregator.update(view, slots, values[spec.field] if spec.field else zeros)
+
+    def close(self, end_ms: int) -> Closed:
+        """Take out the window that ends there: its results, its slots free again."""
+        ordinal = (end_ms - self.window.offset_ms) // self.window.size_ms - 1
+        slots = np.concatenate(self._open.pop(ordinal, [np.zeros(0, dtype=np.intp)]))
+        keys = self._columns.arrays["key"][slots]
+        order = np.argsort(keys)
+        slots, keys = slots[order], keys[order].astype(np.intp)
+        closed = Closed(
+            keys,
+            self._columns.arrays["n"][slots],
+            {
+                spec.name: aggregator.result(view, slots)
+                for (spec, aggregator), view in zip(self._aggregates, self._views, strict=True)
+            },
+            [self._samples.pop(slot, NO_SAMPLE) for slot in slots.tolist()],
+        )
+        self._slots.remove(_codes(keys, np.full(len(keys), ordinal)))
+        self._columns.reset(slots)
+        self._free.extend(slots.tolist())
+        return closed
+
+    def snapshot(self) -> Saved:
+        codes, slots = self._slots.items()
+        samples = [self._samples.get(slot, NO_SAMPLE) for slot in slots.tolist()]
+        return Saved(codes.tobytes(), self._columns.take(slots), samples)
+
+    def restore(self, saved: Saved) -> None:
+        """Into an empty table."""
+        codes = np.frombuffer(saved.codes, np.uint64)
+        ordinals = (codes & np.uint64(2**_ORDINAL_BITS - 1)).astype(np.int64) - 1
+        slots = self._make(codes, ordinals)
+        self._columns.put(slots, saved.columns)
+        for slot, sample in zip(slots.tolist(), saved.samples, strict=True):
+            self._samples[slot] = (sample[0], sample[1])
+
+    def _slots_of(self, codes: Hashes, ordinals: Ints, samples: Sequence[Sample] | None) -> Rows:
+        slots = self._slots.get(codes)
+        missing = np.flatnonzero(slots < 0)
+        if not len(missing):
+            return slots
+        new, first = np.unique(codes[missing], return_index=True)
+        made = self._make(new, ordinals[missing][first])
+        if samples is not None:
+            firsts = missing[first].tolist()
+            self._samples.update(
+                (s, samples[i]) for s, i in zip(made.tolist(), firsts, strict=True)
+            )
+        return self._slots.get(codes)
+
+    def _make(self, codes: Hashes, ordinals: Ints) -> Rows:
+        """Slots for codes that have none, each once."""
+        slots = self._allocate(len(codes))
+        self._slots.add(codes, slots)
+        self._columns.arrays["key"][slots] = (codes >> np.uint64(_ORDINAL_BITS)).astype(np.int32)
+        for ordinal in np.unique(ordinals).tolist():
+            self._open.setdefault(ordinal, []).append(slots[ordinals == ordinal])
+        return slots
+
+    def _allocate(self, n: int) -> Rows:
+        reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
+        fresh = range(self._made, self._made + n - len(reused))
+        self._made = fresh.stop
+        self._columns.ensure(self._made)
+        self._views = [
+            {c.name: self._columns.arrays[f"{spec.name}.{c.name}"] for c in aggregator.columns}
+            for spec, aggregator in self._aggregates
+        ]
+        return np.array([*reused, *fresh], dtype=np.intp)
+
+
+def _columns(aggregates: Sequence[AggregateSpec]) -> list[Column]:
+    """A slot's own columns and those of its aggregates, each under the aggregate's name."""
+    own = (Column("key", "<i4"), Column("n", "<i8"))
+    theirs = (
+        column._replace(name=f"{spec.name}.{column.name}")
+        for spec in aggregates
+        for column in aggregators.get(spec.kind).columns
+    )
+    return [*own, *theirs]
+
+
+def _codes(keys: Rows, ordinals: Ints) -> Hashes:
+    """(key, window) as one number; + 1, as an offset may put the first window before 1970."""
+    assert not len(keys) or int(keys.max()) < _KEYS_MAX, "more keys than a slot's code can hold"
+    high = keys.astype(np.uint64) << np.uint64(_ORDINAL_BITS)
+    return high | (ordinals + 1).astype(np.uint64)
