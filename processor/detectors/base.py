@@ -11,13 +11,21 @@ constant and zero series neither alarm nor crash; no input is changed; repeatabl
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from msgspec import Struct
+import numpy as np
+from msgspec import Meta, Struct
 
 from processor.model import Bools, Column, Floats, Ints, Rows, State
 
-Direction = Literal["above", "below", "both"]
+HOUR_MS = 3_600_000
+HOURS = 24
+
+# Beyond this a value says "broken", not "large": rows of float32 end at 3.4e38, and differences
+# and sums of values must stay below that. The largest sum of a window is some 1e26.
+VALUE_MAX = 1e30
+
+Windows = Annotated[int, Meta(ge=1, le=100_000)]
 
 
 class Wave(Struct, frozen=True):
@@ -36,7 +44,7 @@ class Wave(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """What a detector saw, float64[n] and bool[n] each; NaN where it can't say."""
+    """What a detector saw, one entry a series; NaN where it can't say."""
 
     expected: Floats
     lower: Floats
@@ -44,14 +52,14 @@ class Verdict(Struct, frozen=True):
     score: Floats
     raised: Bools  # speaks up now (on escalation, for detectors that judge so)
     calm: Bools  # this window gives no reason for alarm: recovery counts these
+    run: Ints  # windows in a row, this one included, that say what it says; 0 where nothing is said
 
 
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Options that every detector takes; each detector's own derive from it. Durations: windows."""
 
-    direction: Direction = "both"
-    min_count: int = 0  # windows with fewer records are neither scored nor learnt
-    recover_after: int = 3  # calm windows in a row until `resolved`
+    min_count: Annotated[int, Meta(ge=0)] = 0  # with fewer records neither scored nor learnt
+    recover_after: Windows = 3  # calm windows in a row until `resolved`
     severity: Literal["info", "warning", "critical"] = "warning"
 
 
@@ -70,9 +78,68 @@ class Detector(Protocol):
     def judge(self, params: Any, state: State, rows: Rows, wave: Wave) -> Verdict:
         """Score each series' value with what was learnt before it, then learn it.
 
-        `rows`: intp[n], the series' rows in `state`, each once. Rows with a NaN value, or fewer
-        records than `min_count`, must stay as they are, score NaN, neither raised nor calm.
+        `rows`: intp[n], the series' rows in `state`, each once. Rows that are not `judgeable` must
+        stay as they are, score NaN, neither raised nor calm. (Absence alone judges all rows: a
+        missing window is what it is about.)
         """
 
     def sentence(self, params: Any, aggregate: str, verdict: Verdict, i: int, wave: Wave) -> str:
-        """What happened to series i of the wave, in plain words."""
+        """What happened to series i of the wave, in plain words; asked where it `raised`."""
+
+    def farewell(self, aggregate: str, lasted: str, worst: float) -> str:
+        """That it is over: `lasted` as `duration` puts it, `worst` the value of highest score."""
+
+
+def judgeable(params: Params, wave: Wave) -> Bools:
+    """bool[n]: which windows hold a value that can be scored and learnt."""
+    # Comparisons with NaN are false, so this is also the test for NaN and infinity.
+    return (np.abs(wave.values) <= VALUE_MAX) & (wave.counts >= params.min_count)
+
+
+def silence(n: int) -> Verdict:
+    """The verdict of a detector that has nothing to say on n series; fill in what it does say."""
+    return Verdict(
+        expected=np.full(n, np.nan),
+        lower=np.full(n, np.nan),
+        upper=np.full(n, np.nan),
+        score=np.full(n, np.nan),
+        raised=np.zeros(n, dtype=np.bool_),
+        calm=np.zeros(n, dtype=np.bool_),
+        run=np.zeros(n, dtype=np.int64),
+    )
+
+
+def hour_of_day(wave: Wave) -> int:
+    """0 to 23, in the rule's time zone."""
+    return wave.local_ms // HOUR_MS % HOURS
+
+
+def figure(value: float) -> str:
+    """A number as one writes it in a sentence.
+
+    >>> figure(7.2468), figure(12345.6), figure(0.5), figure(28.0), figure(3.2e12)
+    ('7.25', '12,346', '0.5', '28', '3.2e+12')
+    """
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def duration(ms: int) -> str:
+    """A length of time as one says it, to the two largest units.
+
+    >>> duration(2_400_000), duration(7_200_000), duration(183_600_000), duration(1_500)
+    ('40 min', '2 h', '2 d 3 h', '1.5 s')
+    """
+    if ms < 60_000:
+        return f"{ms / 1000:g} s"
+    parts = []
+    for unit, length in (("d", 86_400_000), ("h", HOUR_MS), ("min", 60_000), ("s", 1_000)):
+        if ms >= length:
+            parts.append(f"{ms // length} {unit}")
+        ms %= length
+    return " ".join(parts[:2])
+
+
+def back_to_normal(aggregate: str, lasted: str, worst: float) -> str:
+    """A farewell for detectors of values."""
+    at_worst = "" if np.isnan(worst) else f"; at worst it was {figure(worst)}"
+    return f"{aggregate} is back to normal after {lasted}{at_worst}"
