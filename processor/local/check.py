@@ -60,11 +60,16 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Everything that a run left behind. `events` and `letters` are bodies as queues gave them."""
+    """Everything that a run left behind. `events` and `letters` are bodies as queues gave them.
+
+    Windows count up to `end_ms`, alarms and anomalies up to `until_ms`: the same, unless the run
+    was cut short inside an hour, whose rest then looks like an outage.
+    """
 
     seed: int
     start_ms: int
     end_ms: int
+    until_ms: int
     sent: Sequence[Sent]
     planted: Sequence[Planted]
     events: Sequence[bytes]  # EventBridge envelopes
@@ -265,8 +270,8 @@ def judge(run: Run) -> Outcome:
     details = list(received.details.values())
     expected = expected_windows(run.sent)
     correct, wrong, missing = compare_windows(expected, details, run.end_ms)
-    alarms = opened_events(details, run.end_ms)
-    planted = [one for one in run.planted if one.end_ms <= run.end_ms]
+    alarms = opened_events(details, run.until_ms)
+    planted = [one for one in run.planted if one.end_ms <= run.until_ms]
     found = [one for one in planted if is_found(one, alarms)]
     false = false_alarms(alarms, run.planted, run.start_ms)
     fates, service = tally(run.sent), run.service

@@ -17,7 +17,7 @@ from typing import Self
 import aiohttp
 
 from processor.errors import Unavailable
-from processor.local.processes import Child, free_port, start
+from processor.local.processes import Child, free_port, plain_environment, start
 
 HOST = "127.0.0.1"
 READY_S = 30.0  # it takes 1 s on an idle machine
@@ -107,7 +107,7 @@ class Emulator:
         await self.stop()
 
     def _environment(self) -> dict[str, str]:
-        return {
+        return plain_environment() | {
             "BIND_HOST": HOST,  # its default is every interface
             "GATEWAY_PORT": str(self._port),
             "TMPDIR": str(self._folder),  # its pid file
@@ -116,8 +116,9 @@ class Emulator:
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",  # would listen on a port of its own
             "DOCKER_HOST": f"unix://{self._folder}/no-docker",  # it would reap containers there
-            "PYTHONPATH": "",
-            "VIRTUAL_ENV": "",
+            "PERSIST_STATE": "0",
+            "S3_PERSIST": "0",
+            "PYTHONPATH": "",  # its packages are its own
         }
 
     async def _is_ready(self, child: Child) -> bool:
@@ -127,7 +128,7 @@ class Emulator:
                 if not child.is_running:
                     return False
                 try:
-                    async with session.get(f"{self.url}/_ministack/health") as answer:
+                    async with session.get(f"{self.url}/_ministack/ready") as answer:
                         if answer.status == 200:
                             return True
                 except aiohttp.ClientError:

@@ -18,6 +18,12 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+def plain_environment() -> dict[str, str]:
+    """Ours without what would lead a child's AWS calls astray: profiles, endpoints, proxies."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return kept | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago; whoever takes it must be ready to find it taken."""
     with socket.create_server((host, 0)) as listener:
@@ -99,14 +105,15 @@ async def start(
     log: Path,
     piped: bool = False,
 ) -> Child:
-    """Start a process; `piped` keeps its standard output for `first_line`."""
+    """Start a process in its log's folder; `piped` keeps its standard output for `first_line`."""
     with log.open("ab") as file:
         process = await asyncio.create_subprocess_exec(
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE if piped else file,
             stderr=file,
-            env={**os.environ, **environment},
+            env=dict(environment),
+            cwd=log.parent,
             start_new_session=True,
             preexec_fn=_die_with_parent(),
         )

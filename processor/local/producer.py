@@ -62,8 +62,8 @@ class Producer:
         stores = {shard_of(store): store for store in STORES}
         for store in stores.values():
             pending: Sequence[tuple[str, bytes]] = [(store, flush_record(at_ms, store))]
-            while pending:
-                pending = pending[await self._put(pending) :]
+            while pending := pending[await self._put(pending) :]:
+                await asyncio.sleep(THROTTLED_WAIT_S)
 
     async def _feed(self, shard: int, begin: float) -> None:
         records = self.plan.shards[shard]

@@ -1,0 +1,198 @@
+"""The demo: the whole service on this machine, a fortnight in a minute, and its own check.
+
+Order: stand-ins (Kinesis; DynamoDB, EventBridge and SQS), stream, table, bus, queues → two real
+worker processes → traffic, while a receiver empties the queues → a flush record a shard → wait
+until all is processed and received → stop the workers → compare with what was sent → report.
+
+Ctrl-C during the traffic ends it early and the check runs on what was sent; at any other time it
+ends the demo in order, as SIGTERM does. Ctrl-C again kills everything at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from processor.errors import ProcessorError, UsageError
+from processor.local import check
+from processor.local.phases import Phases
+from processor.local.stage import Stage
+from processor.local.traffic import fortnight_end_ms, plan_traffic
+from processor.local.view import make_view
+from processor.local.workers import Fleet
+
+WORKERS = 2
+DURATION_S, DURATION_MIN_S, DURATION_MAX_S = 60.0, 5.0, 600.0  # 1.2 million records held in memory
+
+
+class Interrupted(ProcessorError):
+    """Somebody ended the demo before there was anything to check."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+    def __str__(self) -> str:
+        return f"ended by {signal.Signals(self.exit_code - 128).name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    seed: int
+    duration_s: float
+    kill: bool
+    as_json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The demo's own arguments; `--output` is global."""
+    parser.add_argument("--seed", type=int, default=1, help="of the traffic (default 1)")
+    parser.add_argument(
+        "--duration", type=float, default=DURATION_S, metavar="SECONDS", help="default 60"
+    )
+    parser.add_argument(
+        "--kill", action="store_true", help="kill one worker at 25 s of 60, and start another"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo; the exit code. Raises ProcessorError for what kept it from being run."""
+    options = Options(args.seed, args.duration, args.kill, args.output == "json")
+    if not DURATION_MIN_S <= options.duration_s <= DURATION_MAX_S:
+        raise UsageError(
+            f"--duration {options.duration_s:g}: give {DURATION_MIN_S:g} to {DURATION_MAX_S:g} s"
+        )
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: give a whole number from 0 on")
+    folder = Path(tempfile.mkdtemp(prefix="processor-demo-"))
+    try:
+        outcome = asyncio.run(_Demo(options, folder).run())
+    except Interrupted:
+        shutil.rmtree(folder)
+        raise
+    except BaseException:
+        sys.stderr.write(f"logs of all processes: {folder}\n")
+        raise
+    _print(outcome, options)
+    if outcome.failures:
+        sys.stderr.write(f"logs of all processes: {folder}\n")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+def _print(outcome: check.Outcome, options: Options) -> None:
+    for note in outcome.notes:
+        sys.stderr.write(f"note: {note}\n")
+    for failure in outcome.failures:
+        sys.stderr.write(f"FAILED: {failure}\n")
+    if options.as_json:
+        sys.stdout.write(orjson.dumps(outcome.report).decode() + "\n")
+    else:
+        width = max(map(len, outcome.report))
+        for name, value in outcome.report.items():
+            sys.stdout.write(f"{name:<{width}}  {value}\n")
+        sys.stdout.write("all checks passed\n" if not outcome.failures else "checks failed\n")
+    sys.stdout.flush()
+
+
+class _Demo:
+    """One run. Its parts are made as the run comes to them; `kill_now` ends those that are."""
+
+    def __init__(self, options: Options, folder: Path) -> None:
+        self._options, self._folder = options, folder
+        self._view = make_view(not options.as_json)
+        self._stage = Stage(folder)
+        self._fleet: Fleet | None = None
+
+    def kill_now(self) -> None:
+        """End every process without waiting, and leave nothing behind."""
+        if self._fleet is not None:
+            self._fleet.kill_now()
+        self._stage.kill_now()
+        self._view.__exit__(None, None, None)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def run(self) -> check.Outcome:
+        """Everything in order; on the way out, what was started last is stopped first."""
+        options, view = self._options, self._view
+        async with AsyncExitStack() as stack:
+            interrupts = stack.enter_context(_Interrupts(self))
+            stack.enter_context(view)
+            view.say(f"planning a fortnight of traffic, seed {options.seed}")
+            end_ms = fortnight_end_ms(round(time.time() * 1000))
+            plan = plan_traffic(options.seed, end_ms, options.duration_s)
+            view.say("starting Kinesis, DynamoDB, EventBridge and SQS on loopback")
+            await stack.enter_async_context(self._stage)
+            view.say(f"starting {WORKERS} workers")
+            self._fleet = Fleet(self._stage.worker_environment, self._folder)
+            stack.push_async_callback(self._fleet.stop)
+            phases = Phases(plan, self._stage, self._fleet, view)
+            for _ in range(WORKERS):
+                await self._fleet.start()
+            await phases.perform(
+                WORKERS, options.kill, lambda runs: interrupts.allow(phases.producer.stop, runs)
+            )
+            run = phases.run(options.seed, options.kill)
+            view.say("stopping the workers")
+            faults = await self._fleet.stop()
+            outcome = check.judge(run)
+            return replace(outcome, failures=outcome.failures + faults)
+
+
+class _Interrupts:
+    """What Ctrl-C and SIGTERM do: see the module's head."""
+
+    def __init__(self, demo: _Demo) -> None:
+        self._demo = demo
+        self._soft: Callable[[], None] | None = None  # ends the traffic, while it runs
+        self._number = 0  # of the signal that ended the demo
+        self._seen = 0
+
+    def allow(self, soft: Callable[[], None], is_running: bool) -> None:
+        """While the traffic runs, Ctrl-C ends just that."""
+        self._soft = soft if is_running else None
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        loop.add_signal_handler(signal.SIGINT, self._on_ctrl_c, task)
+        loop.add_signal_handler(signal.SIGTERM, self._end, task, signal.SIGTERM)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGTERM)
+        if kind is asyncio.CancelledError and self._number:
+            raise Interrupted(self._number) from None
+
+    def _on_ctrl_c(self, task: asyncio.Task[Any]) -> None:
+        self._seen += 1
+        if self._seen > 1:
+            self._demo.kill_now()
+            os._exit(128 + signal.SIGINT)
+        if self._soft is not None:
+            self._soft()
+        else:
+            self._end(task, signal.SIGINT)
+
+    def _end(self, task: asyncio.Task[Any], number: signal.Signals) -> None:
+        self._number = number
+        task.cancel()

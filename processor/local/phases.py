@@ -1,0 +1,256 @@
+"""The demo's phases against a running stage: ready, traffic, drained; and what they left behind.
+
+Beside them run: the watch over the workers, the receivers of both queues, and the view. If any of
+these fails, the phase at hand is cancelled and the failure is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import orjson
+
+from processor.errors import ProcessorError
+from processor.local import check
+from processor.local.check import HOUR_MS
+from processor.local.collector import Collector
+from processor.local.producer import Producer
+from processor.local.stage import EVENTS_QUEUE, LETTERS_QUEUE, STREAM, Stage
+from processor.local.traffic import SHARDS, Plan
+from processor.local.view import Progress, ShardLine, View, when
+from processor.local.workers import Fleet
+
+EVENT_RECEIVERS, LETTER_RECEIVERS = 4, 1  # 320 events a second come in batches of 10
+READY_S, BALANCED_S = 60.0, 20.0  # all shards owned, and by both workers; takes a few seconds
+STALL_S = 60.0  # a killed worker's shards are taken over within 15 s
+QUIET_S, GIVE_UP_S = 2.0, 20.0  # the bus delivers within milliseconds
+LOOK_S = 0.25
+KILL_AT = 25 / 60  # of the traffic: 25 s of the usual minute
+DENSE_FROM_S = 45.0  # below that there are too few orders a window (3.6) for detectors to judge
+
+
+class Stalled(ProcessorError):
+    """The service stopped making progress."""
+
+
+class Phases:
+    """One run. `producer.stop()` ends the traffic early; the rest then follows as usual."""
+
+    def __init__(self, plan: Plan, stage: Stage, fleet: Fleet, view: View) -> None:
+        self.plan, self._fleet, self._view = plan, fleet, view
+        self.producer = Producer(plan, STREAM, stage.kinesis)
+        self._events = Collector(stage.queue_urls[EVENTS_QUEUE], stage.aws)
+        self._letters = Collector(stage.queue_urls[LETTERS_QUEUE], stage.aws)
+        self._alarms = _Alarms(self._events.bodies)
+        self._owners: dict[str, str] = {}  # by shard, before the kill
+        self._begun_at = self._now()
+        self._is_complete = False
+
+    async def perform(self, workers: int, kills: bool, on_traffic: _OnTraffic) -> None:
+        """All phases; `on_traffic` is told when stopping the traffic makes sense, and when not."""
+        asides: list[Coroutine[Any, Any, None]] = [
+            self._fleet.watch(),
+            self._events.run(EVENT_RECEIVERS),
+            self._letters.run(LETTER_RECEIVERS),
+            self._show(),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(aside) for aside in asides]
+                await self._get_ready(workers)
+                on_traffic(True)
+                await self._send(kills)
+                on_traffic(False)
+                await self._drain()
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from group_error
+
+    def run(self, seed: int, killed: bool) -> check.Run:
+        """What is left behind, for the check. Exact once drained."""
+        latency = self._fleet.latency()
+        moved = [
+            shard_id
+            for shard_id, view in self._fleet.shards().items()
+            if self._owners.get(shard_id, view.worker_id) != view.worker_id
+        ]
+        service = check.Service(
+            records=self._fleet.total("records") - SHARDS,  # the flush records are in no count
+            duplicates=self._fleet.total("duplicates"),
+            late=self._fleet.total("late"),
+            events_published=self._fleet.published(),
+            shards_moved=len(moved),
+            p50_ms=latency.get_value_at_percentile(50),
+            p99_ms=latency.get_value_at_percentile(99),
+        )
+        return check.Run(
+            seed=seed,
+            start_ms=self.plan.start_ms,
+            end_ms=self._end_ms(),
+            until_ms=self._until_ms(),
+            sent=[record.sent for record in self.producer.sent],
+            planted=self.plan.planted,
+            events=self._events.bodies,
+            letters=self._letters.bodies,
+            service=service,
+            killed=killed,
+            dense=self.plan.duration_s >= DENSE_FROM_S,
+        )
+
+    # ---- phases -----------------------------------------------------------------------------
+
+    async def _get_ready(self, workers: int) -> None:
+        begun_at = self._now()
+        while self._now() - begun_at < READY_S:
+            shards = self._fleet.shards()
+            owners = {view.worker_id for view in shards.values()}
+            is_owned = len(shards) == SHARDS
+            if is_owned and (len(owners) == workers or self._now() - begun_at > BALANCED_S):
+                self._view.say(f"{len(owners)} workers own {len(shards)} shards")
+                return
+            await asyncio.sleep(LOOK_S)
+        raise Stalled(f"after {READY_S:.0f} s the workers own {len(self._fleet.shards())} shards")
+
+    async def _send(self, kills: bool) -> None:
+        self._owners = self._ownership()
+        self._begun_at = self._now()
+        async with asyncio.TaskGroup() as group:
+            killing = group.create_task(self._kill_one()) if kills else None
+            await self.producer.run()
+            self._is_complete = len(self.producer.sent) == self.plan.total
+            if killing is not None:
+                killing.cancel()  # of no effect once it is done
+        what = "all" if self._is_complete else "part"
+        self._view.say(f"{what} of the traffic is sent: {len(self.producer.sent):,} records")
+        await self.producer.flush(self._end_ms())
+
+    async def _kill_one(self) -> None:
+        await asyncio.sleep(self.plan.duration_s * KILL_AT)
+        self._owners = self._ownership()
+        names = [view.worker for view in self._fleet.shards().values()]
+        victim = max(self._fleet.living, key=lambda worker: names.count(worker.child.name))
+        await self._fleet.kill(victim)
+        started = await self._fleet.start()
+        self._view.say(f"killed {victim.child.name}, started {started.child.name}")
+
+    async def _drain(self) -> None:
+        """Until every record is taken and every event received; raises Stalled."""
+        taken, moved_at = -1, self._now()
+        while not self._is_processed():
+            if self._fleet.total("records") != taken:
+                taken, moved_at = self._fleet.total("records"), self._now()
+            if self._now() - moved_at > STALL_S:
+                raise Stalled(f"no progress for {STALL_S:.0f} s: {self._positions()}")
+            await asyncio.sleep(LOOK_S)
+        self._view.say("all records are processed")
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._is_received():
+                return
+
+    def _is_processed(self) -> bool:
+        shards = self._fleet.shards()
+        return all(
+            shard_id in shards and shards[shard_id].last_number >= int(number)
+            for shard_id, number in self.producer.last_numbers.items()
+        )
+
+    def _is_received(self) -> bool:
+        """All that should come has come and it is quiet; or it is quiet for long."""
+        quiet_s = min(self._events.quiet_s(), self._letters.quiet_s())
+        broken = check.tally(record.sent for record in self.producer.sent)["broken"]
+        is_all = (
+            len(self._events.bodies) >= self._fleet.published()
+            and len(self._letters.bodies) >= broken
+        )
+        return quiet_s > (QUIET_S if is_all else GIVE_UP_S)
+
+    # ---- facts ------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _ownership(self) -> dict[str, str]:
+        return {shard_id: view.worker_id for shard_id, view in self._fleet.shards().items()}
+
+    def _positions(self) -> str:
+        shards = self._fleet.shards()
+        return ", ".join(
+            f"{shard_id} at {shards[shard_id].last_number if shard_id in shards else 'nobody'}"
+            f" of {number}"
+            for shard_id, number in sorted(self.producer.last_numbers.items())
+        )
+
+    def _latest_ms(self) -> list[int]:
+        """The last times sent, by shard."""
+        counts = zip(self.plan.shards, self.producer.taken, strict=True)
+        return [shard[count - 1].due_ms for shard, count in counts if count]
+
+    def _end_ms(self) -> int:
+        """Windows up to here are flushed and judged: the plan's end, or the hour of a cut."""
+        if self._is_complete:
+            return self.plan.end_ms
+        latest_ms = max(self._latest_ms(), default=self.plan.start_ms)
+        return min(self.plan.end_ms, -(-latest_ms // HOUR_MS) * HOUR_MS)
+
+    def _until_ms(self) -> int:
+        if self._is_complete:
+            return self.plan.end_ms
+        return min(self._latest_ms(), default=self.plan.start_ms)
+
+    # ---- the view ---------------------------------------------------------------------------
+
+    async def _show(self) -> None:
+        while True:
+            self._view.show(self._progress())
+            await asyncio.sleep(LOOK_S)
+
+    def _progress(self) -> Progress:
+        shards = sorted(self._fleet.shards().items())
+        return Progress(
+            elapsed_s=self._now() - self._begun_at,
+            now_ms=max(self._latest_ms(), default=self.plan.start_ms),
+            sent=sum(self.producer.taken),
+            total=self.plan.total,
+            throttled=self.producer.throttled,
+            processed=self._fleet.total("records"),
+            received=len(self._events.bodies),
+            letters=len(self._letters.bodies),
+            shards=[
+                ShardLine(shard_id, view.worker, view.epoch, view.totals["records"])
+                for shard_id, view in shards
+            ],
+            alarms=self._alarms.sentences(),
+        )
+
+
+_OnTraffic = Callable[[bool], None]
+
+
+class _Alarms:
+    """The sentences of alarms among the bodies received; reads each body once."""
+
+    def __init__(self, bodies: Sequence[bytes]) -> None:
+        self._bodies = bodies
+        self._read = 0
+        self._sentences: dict[str, str] = {}  # by event id: a repeat is no second alarm
+
+    def sentences(self) -> list[str]:
+        new, self._read = self._bodies[self._read :], len(self._bodies)
+        for body in new:
+            if b'"Anomaly Opened"' in body:
+                detail = orjson.loads(body)["detail"]
+                where = f"{when(detail['window']['start'])}  {detail['key']['store']}"
+                self._sentences[detail["id"]] = f"{where}: {detail['anomaly']['sentence']}"
+        return list(self._sentences.values())
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that the others follow from: tasks of a group are cancelled by the first."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

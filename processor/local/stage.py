@@ -1,0 +1,120 @@
+"""What the demo's service runs against: Kinesis, table, bus, rule and queues, all on loopback."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import orjson
+
+from processor.local import processes
+from processor.local.calls import Calls
+from processor.local.emulator import Emulator
+from processor.local.traffic import SHARDS
+
+APP = "demo"
+STREAM, TABLE, BUS = "shop", "processor-demo", "shop-events"  # as demo.yaml has them
+EVENTS_QUEUE, LETTERS_QUEUE = "shop-derived", "shop-dead-letters"
+REGION, ACCOUNT = "us-east-1", "000000000000"  # the emulator's own
+START_S = 30.0
+CONNECTIONS_MAX = 64
+
+
+class Stage:
+    """Everything that is not the service itself; stopping it leaves nothing behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.queue_urls: dict[str, str] = {}
+        self._emulator = Emulator(folder, ["dynamodb", "events", "sqs"])
+        self._kinesis: processes.Child | None = None
+        self._kinesis_url = ""
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Stage in {self.folder}: {self._emulator!r} {self._kinesis!r}>"
+
+    @property
+    def worker_environment(self) -> dict[str, str]:
+        """What leads a worker's clients here, and nowhere else."""
+        return processes.plain_environment() | {
+            "AWS_ENDPOINT_URL": self._emulator.url,
+            "AWS_ENDPOINT_URL_KINESIS": self._kinesis_url,
+            "AWS_ACCESS_KEY_ID": "demo",
+            "AWS_SECRET_ACCESS_KEY": "demo",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "DEMO_FOLDER": str(self.folder),
+        }
+
+    def kill_now(self) -> None:
+        """Without waiting, for the last resort."""
+        self._emulator.kill_now()
+        if self._kinesis is not None:
+            self._kinesis.kill_now()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        await self._stack.enter_async_context(self._emulator)
+        await self._start_kinesis()
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
+        session = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        self.kinesis = Calls(session, self._kinesis_url)
+        self.aws = Calls(session, self._emulator.url)
+        await self._make_table()
+        for queue in (EVENTS_QUEUE, LETTERS_QUEUE):
+            answer = await self.aws("sqs", "CreateQueue", {"QueueName": queue})
+            self.queue_urls[queue] = answer["QueueUrl"]
+        await self._make_bus()
+
+    async def _start_kinesis(self) -> None:
+        module = "processor.local.kinesis_server"
+        self._kinesis = await processes.start(
+            "kinesis",
+            [sys.executable, "-m", module, "--port", "0", "--stream", f"{STREAM}:{SHARDS}"],
+            environment=processes.plain_environment(),
+            log=self.folder / "kinesis.log",
+            piped=True,
+        )
+        self._stack.push_async_callback(self._kinesis.stop)
+        self._kinesis_url = await self._kinesis.first_line(START_S)
+
+    async def _make_table(self) -> None:
+        request: dict[str, Any] = {
+            "TableName": TABLE,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            "KeySchema": [
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+        }
+        await self.aws("dynamodb", "CreateTable", request)
+
+    async def _make_bus(self) -> None:
+        """A bus, and a rule that leads all that the service says to the queue."""
+        await self.aws("events", "CreateEventBus", {"Name": BUS})
+        pattern = orjson.dumps({"source": [f"processor.{APP}"]}).decode()
+        rule = {"Name": "derived", "EventBusName": BUS, "EventPattern": pattern}
+        await self.aws("events", "PutRule", rule)
+        target = {"Id": "queue", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{EVENTS_QUEUE}"}
+        put = {"Rule": "derived", "EventBusName": BUS, "Targets": [target]}
+        answer = await self.aws("events", "PutTargets", put)
+        assert answer["FailedEntryCount"] == 0, answer
