@@ -56,12 +56,12 @@ class Bucket:
     def take(self, amount: int) -> None:
         """Take `amount`, into debt if need be.
 
-        What is worth a second or more isn't helped by what was saved up: the service blocks a
+        What is worth more than a second isn't helped by what was saved up: the service blocks a
         shard for the whole 5 s after an answer of 10 MiB.
         """
         if self._per_s is None:
             return
-        saved = self._thousandths if amount < self._per_s else min(0, self._thousandths)
+        saved = self._thousandths if amount <= self._per_s else min(0, self._thousandths)
         self._thousandths = saved - amount * 1000
 
     def _fill(self, per_s: int, now_ms: int) -> None:
