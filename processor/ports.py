@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
-from processor.model import DeadLetter, DerivedEvent, Page, Position, Shard, StreamInfo
+from processor.model import DeadLetter, DerivedEvent, Page, Position, Shard, Step, StreamInfo
 
 
 class Clock(Protocol):
@@ -41,6 +41,36 @@ class ShardReader(Protocol):
 
     async def close(self) -> None:
         """Stop reading ahead; drops what was read and not taken."""
+
+
+class ReadObserver(Protocol):
+    """What happens inside `ShardReader.read`, for metrics. Called on the loop; must not block."""
+
+    def on_read(
+        self, shard_id: str, seconds: float, records: int, payload_bytes: int, millis_behind: int
+    ) -> None:
+        """A request was answered after `seconds`."""
+
+    def on_throttled(self, shard_id: str) -> None:
+        """The service asked us to slow down."""
+
+    def on_error(self, shard_id: str, kind: str, detail: str) -> None:
+        """A request failed and will be repeated; `kind` is one of a short list, fit for a label."""
+
+
+class Unobserved:
+    """The ReadObserver that looks away."""
+
+    def on_read(
+        self, shard_id: str, seconds: float, records: int, payload_bytes: int, millis_behind: int
+    ) -> None:
+        pass
+
+    def on_throttled(self, shard_id: str) -> None:
+        pass
+
+    def on_error(self, shard_id: str, kind: str, detail: str) -> None:
+        pass
 
 
 class Source(Protocol):
@@ -174,3 +204,10 @@ class SinkObserver(Protocol):
 
     def on_failed(self, sink: str, code: str) -> None:
         """The target refused an event for good."""
+
+
+class StepObserver(Protocol):
+    """What the shards' loops tell, for metrics and logs. Must not block."""
+
+    def on_step(self, shard_id: str, step: Step, seconds: float) -> None:
+        """A step's effects are done, `seconds` after its page was taken."""

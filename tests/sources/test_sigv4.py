@@ -55,7 +55,9 @@ midnights = st.builds(
     url=urls,
     region=st.sampled_from(["us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1"]),
     target=st.sampled_from(["Kinesis_20131202.GetRecords", "Kinesis_20131202.ListShards"]),
-    requests=st.lists(st.tuples(st.binary(max_size=2_000), keys, midnights), min_size=1, max_size=4),
+    requests=st.lists(
+        st.tuples(st.binary(max_size=2_000), keys, midnights), min_size=1, max_size=4
+    ),
 )
 def test_one_signer_signs_every_request_as_botocore_does(url, region, target, requests):
     signer = Signer(url, region, "kinesis")
