@@ -1,8 +1,8 @@
-"""The shared emulator: ministack (DynamoDB, S3, EventBridge, SQS, SNS …) in an environment of its own.
+"""The shared emulator: ministack (DynamoDB, S3, EventBridge, SQS, SNS …), once a session.
 
-`make .venv-emulator` builds the environment; the server is started once a session, on loopback and a
-free port, and stopped by its handle. `ministack` is its endpoint URL, emptied before each test;
-`ministack_server` is the same without the emptying, for fixtures of a wider scope.
+`make .venv-emulator` builds the environment that it needs for itself; the server listens on
+loopback and a free port, and is stopped by its handle. `ministack` is its endpoint URL, emptied
+before each test; `ministack_server` is the same without the emptying, for fixtures of wider scope.
 """
 
 import os

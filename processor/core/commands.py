@@ -1,0 +1,147 @@
+"""What the lease machine may ask of its shell, and the figures it goes by.
+
+Commands are frozen and carry what must hold for them to be carried out: rows as they were seen.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from processor.core.rows import ShardRow, WorkerRow
+
+
+class Timing(Struct, frozen=True):
+    """Seconds. What a lease is worth follows from three of them: validity < TTL < burial."""
+
+    heartbeat_s: float = 3.0
+    read_s: float = 1.0
+    validity_s: float = 8.0  # after the send of the last good heartbeat
+    margin_s: float = 2.0  # no effect starts with less validity left
+    ttl_s: float = 10.0
+    burial_s: float = 2.0  # after the TTL: clocks of two machines never agree to the last bit
+    gap_max_s: float = 3.0  # between two reads of worker rows for the time between to count
+    poll_s: float = 0.25  # reads of a row that is about to be released to us
+    successor_s: float = 3.0  # a successor's precedence
+    rest_s: float = 300.0  # a lease that was moved to balance is not moved again
+    drain_s: float = 20.0
+    discovery_s: float = 30.0  # for eight workers; fewer share the same reads among them
+    retry_s: float = 0.5  # after a failed call
+    backoff_s: float = 1.0  # after a failed shard task; doubles
+    failures_max: int = 5  # in a row, then the shard is parked
+
+    def __post_init__(self) -> None:
+        if not 0 < self.margin_s < self.validity_s < self.ttl_s:
+            raise ValueError(
+                f"margin_s {self.margin_s} < validity_s {self.validity_s} < ttl_s {self.ttl_s}"
+                " must hold: else a worker still acts when another takes over"
+            )
+
+    @property
+    def dead_after_s(self) -> float:
+        return self.ttl_s + self.burial_s
+
+    @property
+    def backoff_max_s(self) -> float:
+        return self.backoff_s * (1 << self.failures_max)
+
+
+class Join(Struct, frozen=True):
+    row: WorkerRow
+
+
+class Heartbeat(Struct, frozen=True):
+    row: WorkerRow
+
+
+class Leave(Struct, frozen=True):
+    """Delete our own row: nothing is ours any more."""
+
+    worker_id: str
+
+
+class Forget(Struct, frozen=True):
+    """Delete a buried worker's row: no shard is in its name any more."""
+
+    worker_id: str
+
+
+class ReadWorkers(Struct, frozen=True):
+    pass
+
+
+class ReadShards(Struct, frozen=True):
+    """All shard rows; with `discover`, ListShards before, and rows for what is new."""
+
+    discover: bool
+
+
+class ReadShard(Struct, frozen=True):
+    shard_id: str
+
+
+class Bury(Struct, frozen=True):
+    worker_id: str
+    counter: int
+
+
+class Claim(Struct, frozen=True):
+    before: ShardRow
+    after: ShardRow
+
+
+class Release(Struct, frozen=True):
+    before: ShardRow
+    after: ShardRow
+
+
+class Run(Struct, frozen=True):
+    """Start the shard's task under this row's epoch."""
+
+    row: ShardRow
+
+
+class Stop(Struct, frozen=True):
+    """Ask the shard's task to commit and return."""
+
+    shard_id: str
+
+
+class Cancel(Struct, frozen=True):
+    """End the shard's task now: its lease is lost, or it did not stop in time."""
+
+    shard_id: str
+
+
+Command = (
+    Join
+    | Heartbeat
+    | Leave
+    | Forget
+    | ReadWorkers
+    | ReadShards
+    | ReadShard
+    | Bury
+    | Claim
+    | Release
+    | Run
+    | Stop
+    | Cancel
+)
+
+
+def key_of(command: Command) -> str:
+    """One command of a key is under way at a time; heartbeats and reads never wait for a shard."""
+    match command:
+        case Join() | Heartbeat() | Leave():
+            return "heartbeat"
+        case Bury(worker_id=worker_id) | Forget(worker_id=worker_id):
+            return f"worker {worker_id}"
+        case Claim(before=row) | Release(before=row):
+            return f"shard {row.id}"
+        case ReadShard(shard_id=shard_id):
+            return f"shard {shard_id}"
+        case Run(row=row):
+            return f"task {row.id}"
+        case Stop(shard_id=shard_id) | Cancel(shard_id=shard_id):
+            return f"task {shard_id}"
+    return type(command).__name__

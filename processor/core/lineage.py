@@ -1,0 +1,93 @@
+"""Which shards there are, which may be read yet, and which row a new one starts with.
+
+A child is read only after all its parents ended, or order per key would be lost. A parent that was
+already gone when the child was discovered (no row, and in no listing) counts as ended: what it held
+was past retention before we came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from processor.core.rows import ShardRow, StreamKey, fresh_row
+from processor.model import Position, Shard
+
+
+def undiscovered(
+    stream: StreamKey,
+    listing: Sequence[Shard],
+    rows: Mapping[str, ShardRow],
+    start: Position,
+) -> list[ShardRow]:
+    """Rows to create for listed shards that have none; parents come before their children.
+
+    `listing` must be complete, and `rows` read after it. Each starts at the application's pinned
+    start: where that is a time, a shard opened later holds nothing older.
+    """
+    known = {shard.id for shard in listing} | rows.keys()
+    fresh = [
+        fresh_row(stream, _with_parents(shard, known), start)
+        for shard in listing
+        if shard.id not in rows
+    ]
+    return _parents_first(fresh)
+
+
+def children_of(
+    row: ShardRow,
+    children: Iterable[Shard],
+    known: Collection[str],
+    start: Position,
+    successor: str,
+) -> list[ShardRow]:
+    """Rows of the shards that follow `row`, to be claimed first by `successor`, who ended it.
+
+    `known`: ids of all shards with a row; a parent outside of it counts as ended.
+    """
+    return [
+        replace(
+            fresh_row(row.stream, _with_parents(child, {row.id, *known}), start),
+            seeks=row.seeks,
+            successor=successor,
+        )
+        for child in children
+    ]
+
+
+def is_readable(row: ShardRow, rows: Mapping[str, ShardRow]) -> bool:
+    """Whether a shard may be owned: not ended, and nothing before it is left to read.
+
+    A parent that is missing in `rows` has not ended: buckets are read one after the other, and its
+    row may have come after its bucket's turn. Once claimed, a shard stays readable.
+    """
+    if row.ended:
+        return False
+    return row.epoch > 0 or all(
+        parent in rows and rows[parent].ended for parent in row.shard.parents
+    )
+
+
+def seeks_of(row: ShardRow, rows: Mapping[str, ShardRow]) -> int:
+    """A child takes its parents' highest number of seeks, so that ids stay new after a seek."""
+    parents = (rows[parent].seeks for parent in row.shard.parents if parent in rows)
+    return max((row.seeks, *parents))
+
+
+def _with_parents(shard: Shard, known: Collection[str]) -> Shard:
+    parents = tuple(parent for parent in shard.parents if parent in known)
+    return replace(shard, parents=parents, is_closed=False)
+
+
+def _parents_first(rows: Sequence[ShardRow]) -> list[ShardRow]:
+    """In order of ancestry, then of ids: a child's row never exists without its parents'."""
+    waiting = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
+    ordered: list[ShardRow] = []
+    while waiting:
+        ready = [row for row in waiting.values() if not waiting.keys() & set(row.shard.parents)]
+        assert ready, f"shards are each other's parents: {sorted(waiting)}"
+        ordered.extend(ready)
+        for row in ready:
+            del waiting[row.id]
+    return ordered

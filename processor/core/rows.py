@@ -1,0 +1,228 @@
+"""The lease table's rows, and the only ways in which a shard's row may change.
+
+Every change of a shard's row is `write(before, after)`: one conditional write that holds only while
+owner, epoch and commit number still are what `before` says. The functions here make `after`:
+
+    claimed    owner, epoch + 1            released   no owner, a successor named
+    committed  commit + 1, a new pair      ended      commit + 1, at END for good
+    marked     commit + 1, one more mark
+
+So what a stale epoch writes is refused whatever it is, and a late repeat of a write that happened
+is refused too. A row never holds state, only references: it is read and billed whole.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from processor.model import END, Mark, Position, Shard, StreamInfo
+
+SEQUENCE_DIGITS = 64  # the longest sequence number; DynamoDB's own numbers hold 38 digits
+MARKS_MAX = 256  # of about 150 bytes each: a row stays far below DynamoDB's 400 KB
+
+
+class StreamKey(Struct, frozen=True):
+    """Which stream a shard's row belongs to; made again under its name, it is another stream."""
+
+    name: str
+    created_ms: int
+
+    @classmethod
+    def of(cls, info: StreamInfo) -> StreamKey:
+        return cls(info.name, info.created_ms)
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.created_ms}"
+
+
+class AppRow(Struct, frozen=True):
+    """What the application fixed once: where the stream's first shards start."""
+
+    stream: StreamKey
+    start: Position
+
+
+class Held(Struct, frozen=True):
+    """One lease in a worker's row. `rests`: moved lately; `to`: being handed to that worker."""
+
+    shard_id: str
+    epoch: int
+    rests: bool = False
+    to: str | None = None
+
+
+class WorkerRow(Struct, frozen=True):
+    """A worker as the others see it: alive while `counter` changes, gone for good once `buried`."""
+
+    id: str
+    counter: int = 0
+    draining: bool = False
+    buried: bool = False
+    held: tuple[Held, ...] = ()
+
+
+class StateRef(Struct, frozen=True):
+    """A stored state: `key` in the table's items or in the object store, with its checksum."""
+
+    where: Literal["item", "object"]
+    key: str
+    digest: str
+    stored_bytes: int
+
+
+class Pair(Struct, frozen=True):
+    """A position and the state that belongs to it; no state: a shard's very beginning."""
+
+    position: Position
+    commit: int = 0
+    state: StateRef | None = None
+
+
+class CommittedMark(Struct, frozen=True):
+    """A mark and its commit number: it comes after every pair with a lower one."""
+
+    commit: int
+    mark: Mark
+
+
+class ShardRow(Struct, frozen=True):
+    """A shard's lease: who owns it, how far it is, and what leads back there.
+
+    `shard.parents` are only those that must end first. `successor`: who may claim it before anybody
+    else; `moved`: released to balance, so its next owner lets it rest. `pairs` are the last two,
+    oldest first, and never none.
+    """
+
+    stream: StreamKey
+    shard: Shard
+    pairs: tuple[Pair, ...]
+    owner: str | None = None
+    epoch: int = 0
+    commit: int = 0
+    write_id: str = ""
+    seeks: int = 0
+    ended: bool = False
+    successor: str | None = None
+    moved: bool = False
+    marks: tuple[CommittedMark, ...] = ()
+    caught_up_at_ms: int | None = None
+
+    @property
+    def id(self) -> str:
+        return self.shard.id
+
+    @property
+    def position(self) -> Position:
+        return self.pairs[-1].position
+
+    @property
+    def incarnation(self) -> str:
+        """What makes ids of derived events new after a seek or in a stream made again."""
+        return f"{self.stream.created_ms}.{self.seeks}"
+
+    def same_version(self, other: ShardRow) -> bool:
+        """Whether a conditional write that expects `other` holds on this row."""
+        mine = (self.owner, self.epoch, self.commit)
+        return mine == (other.owner, other.epoch, other.commit)
+
+
+def fresh_row(stream: StreamKey, shard: Shard, start: Position) -> ShardRow:
+    """A shard that nobody has read yet."""
+    return ShardRow(stream, shard, (Pair(start),))
+
+
+def claimed(row: ShardRow, worker_id: str, seeks: int) -> ShardRow:
+    """Owned by `worker_id` under the next epoch; `moved` stays, to tell the claimer to let it rest.
+
+    `seeks`: the highest of the shard's own and its parents'.
+    """
+    moved = row.moved and row.owner is None
+    return replace(
+        row,
+        owner=worker_id,
+        epoch=row.epoch + 1,
+        seeks=max(seeks, row.seeks),
+        successor=None,
+        moved=moved,
+    )
+
+
+def released(row: ShardRow, successor: str | None, *, moved: bool) -> ShardRow:
+    """Owned by nobody; position, state and marks stay as they were committed."""
+    return replace(row, owner=None, successor=successor, moved=moved)
+
+
+def committed(row: ShardRow, base: Pair, new: Pair, write_id: str) -> ShardRow:
+    """`new` after `base`, the pair that this owner started from or committed last.
+
+    A pair that could not be read is thus dropped at its successor's first commit. Marks stay until
+    the older pair is past them.
+    """
+    assert new.commit == row.commit + 1, f"commit {new.commit} after {row.commit}"
+    marks = tuple(mark for mark in row.marks if mark.commit > base.commit)
+    return replace(row, commit=new.commit, write_id=write_id, pairs=(base, new), marks=marks)
+
+
+def marked(row: ShardRow, mark: Mark, write_id: str) -> ShardRow:
+    """One more mark; they can't pile up because every commit drops those before the older pair."""
+    assert len(row.marks) < MARKS_MAX, f"{row.id}: {MARKS_MAX} marks without a checkpoint"
+    entry = CommittedMark(row.commit + 1, mark)
+    return replace(row, commit=entry.commit, write_id=write_id, marks=(*row.marks, entry))
+
+
+def ended(row: ShardRow, base: Pair, new: Pair, write_id: str) -> ShardRow:
+    """At END, owned by nobody for good; its last state waits there for the children."""
+    assert new.position == END, f"{row.id} ends at {new.position}"
+    return replace(committed(row, base, new, write_id), owner=None, ended=True, successor=None)
+
+
+def unreferenced(before: ShardRow, after: ShardRow) -> list[StateRef]:
+    """States that only `before` named: what the commit from it to `after` made superfluous."""
+    kept = {pair.state.key for pair in after.pairs if pair.state}
+    return [pair.state for pair in before.pairs if pair.state and pair.state.key not in kept]
+
+
+# ---- keys and positions as text -------------------------------------------------------------
+
+
+def state_prefix(stream: StreamKey, shard_id: str) -> str:
+    return f"{stream}/{shard_id}/"
+
+
+def state_key(row: ShardRow, commit: int, write_id: str) -> str:
+    """Unique to one attempt to commit, so that a late one never exchanges another's state."""
+    return f"{state_prefix(row.stream, row.id)}{row.epoch:010d}-{commit:012d}-{write_id}"
+
+
+def state_epoch(key: str) -> int:
+    """The epoch that wrote a state."""
+    return int(key.rsplit("/", 1)[-1].split("-", 1)[0])
+
+
+def position_text(position: Position) -> str:
+    """As it is stored: sequence numbers padded, so that text sorts as the integers do."""
+    if position.kind == "after":
+        return f"after:{int(position.value):0{SEQUENCE_DIGITS}d}"
+    return str(position)
+
+
+def position_of(text: str) -> Position:
+    """The inverse of `position_text`; ValueError if it is none."""
+    kind, _, value = text.partition(":")
+    match kind:
+        case "after":
+            return Position("after", str(int(value)))
+        case "at_time":
+            return Position("at_time", str(int(value)))
+        case "trim_horizon" | "end":
+            return Position(kind)
+    raise ValueError(f"position {text!r}: expected after, at_time, trim_horizon or end")
+
+
+def position_order(position: Position) -> tuple[int, int]:
+    """Orders a shard's positions: starts, then sequence numbers as integers, then END."""
+    rank = {"trim_horizon": 0, "at_time": 1, "after": 2, "end": 3}[position.kind]
+    return rank, int(position.value or 0)

@@ -1,0 +1,155 @@
+"""A lease table and an object store in memory: for tests and the simulator, with real conditions.
+
+Several handles may look at one content, each through a gate of its own that can delay an operation,
+refuse it, or lose its answer; that is how tests bring failure in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from msgspec.structs import replace
+
+from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
+from processor.ports import Written
+
+Gate = Callable[[str, Literal["before", "after"]], Awaitable[None]]
+
+
+async def open_gate(operation: str, side: Literal["before", "after"]) -> None:
+    """Lets everything pass, but lets others run in between, as any network does."""
+    await asyncio.sleep(0)
+
+
+class MemoryObjects:
+    """Blobs in a dict."""
+
+    def __init__(self, blobs: dict[str, bytes] | None = None, gate: Gate = open_gate) -> None:
+        self.blobs = {} if blobs is None else blobs
+        self._gate = gate
+
+    async def put(self, key: str, body: bytes) -> None:
+        await self._gate("put", "before")
+        self.blobs[key] = body
+        await self._gate("put", "after")
+
+    async def get(self, key: str) -> bytes | None:
+        await self._gate("get", "before")
+        return self.blobs.get(key)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        await self._gate("delete", "before")
+        for key in keys:
+            self.blobs.pop(key, None)
+
+    async def list(self, prefix: str) -> list[str]:
+        await self._gate("list", "before")
+        return sorted(key for key in self.blobs if key.startswith(prefix))
+
+
+@dataclass
+class MemoryContent:
+    """What a table holds."""
+
+    apps: dict[StreamKey, AppRow] = field(default_factory=dict)
+    workers: dict[str, WorkerRow] = field(default_factory=dict)
+    shards: dict[tuple[StreamKey, str], ShardRow] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryTable:
+    """A `LeaseTable` over shared content."""
+
+    def __init__(self, content: MemoryContent | None = None, gate: Gate = open_gate) -> None:
+        self.content = content or MemoryContent()
+        self._gate = gate
+        self._items = MemoryObjects(self.content.blobs, gate)
+
+    @property
+    def items(self) -> MemoryObjects:
+        return self._items
+
+    async def pin(self, row: AppRow) -> AppRow:
+        await self._gate("pin", "before")
+        return self.content.apps.setdefault(row.stream, row)
+
+    async def join(self, row: WorkerRow) -> None:
+        await self._gate("join", "before")
+        self.content.workers.setdefault(row.id, row)
+        await self._gate("join", "after")
+
+    async def heartbeat(self, row: WorkerRow) -> bool:
+        await self._gate("heartbeat", "before")
+        known = self.content.workers.get(row.id)
+        if known is None or known.buried:
+            return False
+        self.content.workers[row.id] = row
+        await self._gate("heartbeat", "after")
+        return True
+
+    async def read_workers(self) -> list[WorkerRow]:
+        await self._gate("read_workers", "before")
+        rows = list(self.content.workers.values())
+        await self._gate("read_workers", "after")
+        return rows
+
+    async def bury(self, worker_id: str, counter: int) -> bool:
+        await self._gate("bury", "before")
+        known = self.content.workers.get(worker_id)
+        if known is None or known.buried or known.counter != counter:
+            return False
+        self.content.workers[worker_id] = replace(known, buried=True)
+        await self._gate("bury", "after")
+        return True
+
+    async def delete_worker(self, worker_id: str) -> None:
+        await self._gate("delete_worker", "before")
+        self.content.workers.pop(worker_id, None)
+
+    async def read_shards(self, stream: StreamKey) -> list[ShardRow]:
+        await self._gate("read_shards", "before")
+        rows = [row for (of, _), row in self.content.shards.items() if of == stream]
+        await self._gate("read_shards", "after")
+        return rows
+
+    async def read_shard(self, stream: StreamKey, shard_id: str) -> ShardRow | None:
+        await self._gate("read_shard", "before")
+        row = self.content.shards.get((stream, shard_id))
+        await self._gate("read_shard", "after")
+        return row
+
+    async def create_shards(self, rows: Sequence[ShardRow]) -> None:
+        for row in rows:
+            await self._gate("create_shard", "before")
+            self.content.shards.setdefault((row.stream, row.id), row)
+
+    async def write(self, before: ShardRow, after: ShardRow) -> Written:
+        await self._gate("write", "before")
+        written = self._write(before, after)
+        await self._gate("write", "after")
+        return written
+
+    async def end(
+        self, before: ShardRow, after: ShardRow, children: Sequence[ShardRow]
+    ) -> Written:
+        await self._gate("end", "before")
+        written = self._write(before, after)
+        if written.applied:
+            for child in children:
+                known = self.content.shards.get((child.stream, child.id), child)
+                self.content.shards[child.stream, child.id] = replace(
+                    known, successor=child.successor
+                )
+        await self._gate("end", "after")
+        return written
+
+    def _write(self, before: ShardRow, after: ShardRow) -> Written:
+        key = (before.stream, before.id)
+        known = self.content.shards.get(key)
+        if known is None or not known.same_version(before):
+            return Written(False, known)
+        self.content.shards[key] = after
+        return Written(True, after)
