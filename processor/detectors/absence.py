@@ -127,7 +127,8 @@ def _on_birth(state: State, rows: Rows, wave: Wave) -> None:
 def _usual(state: State, rows: Rows, hour: int) -> Floats:
     """The share of windows with records at this hour, for people."""
     full = state["full"][rows, hour].astype(np.float64)
-    return (full + _overall(state, rows)) / (state["total"][rows, hour] + 1.0)
+    share: Floats = (full + _overall(state, rows)) / (state["total"][rows, hour] + 1.0)
+    return share
 
 
 def _certainty(state: State, rows: Rows, hour: int) -> Floats:
@@ -165,7 +166,7 @@ def _on_records(params: AbsenceParams, state: State, rows: Rows, hour: int) -> N
         )
 
 
-def _on_silence(params: AbsenceParams, state: State, rows: Rows, usual: Floats, wave: Wave) -> None:
+def _on_silence(params: AbsenceParams, state: State, rows: Rows, wave: Wave) -> None:
     hour = hour_of_day(wave)
     is_warm = (wave.start_ms - state["born_ms"][rows] >= WARM_UP_MS) & (
         state["all_total"][rows] >= params.warm_up

@@ -91,11 +91,12 @@ class Novelty:
         self, params: NoveltyParams, aggregate: str, verdict: Verdict, i: int, wave: Wave
     ) -> str:
         value, expected = wave.values[i], verdict.expected[i]
-        side = "above" if value > expected else "below"
-        low, high = figure(verdict.lower[i]), figure(verdict.upper[i])
+        is_above = value > expected
+        side, end = ("above", "up") if is_above else ("below", "down")
+        known = verdict.upper[i] if is_above else verdict.lower[i]
         return (
-            f"{aggregate} is {figure(value)}, {side} the {figure(expected)} expected at this hour "
-            f"and unlike anything remembered ({low} to {high})"
+            f"{aggregate} is {figure(value)}, {side} the {figure(expected)} expected at this hour; "
+            f"{end} to {figure(known)} would be nothing new"
         )
 
     def farewell(self, aggregate: str, lasted: str, worst: float) -> str:
