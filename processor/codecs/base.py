@@ -16,10 +16,18 @@ class Fault(NamedTuple):
     detail: str
 
 
+class Decoded(NamedTuple):
+    """n rows, and what is wrong with those payloads that gave none (their rows are None)."""
+
+    rows: list[Any]
+    faults: dict[int, Fault]
+
+
 class Codec(Protocol):
     """The last step of a chain: payloads to rows of the pipeline's own Struct type."""
 
     kind: ClassVar[str]
 
-    def decode(self, payloads: Sequence[bytes]) -> list[Any]:
-        """One row or one `Fault` a payload, in order."""
+    def __init__(self, row_type: Any) -> None: ...
+
+    def decode(self, payloads: Sequence[bytes]) -> Decoded: ...

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from processor.codecs.base import Fault
+from processor.codecs.base import Decoded, Fault
 
 ABSENT = UNSET
 # Half of Python's recursion limit: the verdict must not depend on how deep the caller stands.
@@ -77,17 +77,20 @@ class Json:
     def __init__(self, row_type: Any):
         self._decode = msgspec.json.Decoder(row_type).decode
 
-    def decode(self, payloads: Sequence[bytes]) -> list[Any]:
+    def decode(self, payloads: Sequence[bytes]) -> Decoded:
         rows: list[Any] = []
+        faults: dict[int, Fault] = {}
         rest = iter(payloads)
         while len(rows) < len(payloads):
             try:
                 # Runs at C speed up to the first bad payload; what came before it stays in rows.
                 rows.extend(map(self._decode, rest))
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                rows.append(_fault(payloads[len(rows)], error))
-        _refuse_deep(payloads, rows)
-        return rows
+                faults[len(rows)] = _fault(payloads[len(rows)], error)
+                rows.append(None)
+        if max(map(len, payloads), default=0) > 2 * DEPTH_MAX:
+            _refuse_deep(payloads, rows, faults)
+        return Decoded(rows, faults)
 
 
 def _fault(payload: bytes, error: Exception) -> Fault:
@@ -113,14 +116,14 @@ def _too_deep() -> Fault:
     return Fault("too_deep", f"nested deeper than {DEPTH_MAX} levels")
 
 
-def _refuse_deep(payloads: Sequence[bytes], rows: list[Any]) -> None:
+def _refuse_deep(payloads: Sequence[bytes], rows: list[Any], faults: dict[int, Fault]) -> None:
     """Refuse what is nested so deeply that the parser's own limit could come into play."""
     for i, payload in enumerate(payloads):
-        if len(payload) <= 2 * DEPTH_MAX or isinstance(rows[i], Fault):
+        if len(payload) <= 2 * DEPTH_MAX or i in faults:
             continue  # too short to be that deep, or refused already
         brackets = payload.count(b"[") + payload.count(b"{")
         if brackets > DEPTH_MAX and _depth(payload) > DEPTH_MAX:
-            rows[i] = _too_deep()
+            rows[i], faults[i] = None, _too_deep()
 
 
 def _depth(payload: bytes) -> int:

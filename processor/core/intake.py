@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from processor.codecs.base import Codec, Fault
+from processor.codecs.base import Codec, Decoded, Fault
 from processor.codecs.json import ABSENT, Fields
 from processor.model import Bools, EventSpec, Floats, Hashes, Ints, Page, Reject, Rows, Unit
 
@@ -43,20 +43,18 @@ _BAD_TIME = -1
 class Batch:
     """The decodable records of a page, in columns; `reject` takes out what turns out bad."""
 
-    def __init__(self, page: Page, fields: Fields, decoded: Sequence[Any]):
-        good = [not isinstance(row, Fault) for row in decoded]
+    def __init__(self, page: Page, fields: Fields, decoded: Decoded):
+        rows, faults = decoded
+        good = np.ones(len(rows), dtype=np.bool_)
+        good[list(faults)] = False
         self.page = page
-        self.index: Rows = np.flatnonzero(np.array(good, dtype=np.bool_))
+        self.index: Rows = np.flatnonzero(good)
         self.arrivals_ms: Ints = page.arrivals_ms[self.index]
+        self.partition_keys = _where(page.partition_keys, good)
         self.valid: Bools = np.ones(len(self.index), dtype=np.bool_)
-        self.rejects = {
-            i: Reject(i, row.reason, row.detail)
-            for i, row in enumerate(decoded)
-            if isinstance(row, Fault)
-        }
+        self.rejects = {i: Reject(i, fault.reason, fault.detail) for i, fault in faults.items()}
         self._fields = fields
-        self.partition_keys = list(compress(page.partition_keys, good))
-        self._rows = list(compress(decoded, good))
+        self._rows = _where(rows, good)
         self._values: dict[str, list[Any]] = {}
         self._numbers: dict[str, Floats] = {}
 
@@ -107,11 +105,13 @@ class Batch:
             if fault:
                 self.reject(i, fault.reason, f"{path}: {fault.detail}")
 
-    def texts(self, path: str | None) -> list[str | None]:
-        """A field's short texts or integers as text; None where there is none."""
-        if path is None:
-            return [None] * len(self)
-        return [_text(value) for value in self.column(path)]
+    def text(self, path: str | None, i: int) -> str | None:
+        """Record i's short text or integer at `path`, as text; None where there is none."""
+        return None if path is None else _text(self.column(path)[i])
+
+
+def _where(values: list[Any], mask: Bools) -> list[Any]:
+    return values if mask.all() else list(compress(values, mask.tolist()))
 
 
 def read(page: Page, codec: Codec, fields: Fields) -> Batch:
@@ -138,7 +138,7 @@ def id_hashes(batch: Batch, event: EventSpec) -> Hashes | None:
     batch.need_keys(event.id, batch.valid)
     values = batch.column(event.id)
     try:
-        hashes = list(map(xxhash.xxh3_64_intdigest, values))
+        hashes = list(map(xxhash.xxh3_64_intdigest, map(str.encode, values)))
     except TypeError:
         hashes = [xxhash.xxh3_64_intdigest(_id_bytes(value)) for value in values]
     return np.array(hashes, dtype=np.uint64)

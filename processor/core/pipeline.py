@@ -22,7 +22,7 @@ from processor.core import events, intake
 from processor.core.dedupe import Dedupe
 from processor.core.plan import Plan
 from processor.core.rules import Output, Rule, Saved
-from processor.core.windows import Sample
+from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
 from processor.model import (
     Bools,
@@ -34,6 +34,7 @@ from processor.model import (
     Mark,
     Page,
     Position,
+    Rows,
     Shard,
     Step,
 )
@@ -163,21 +164,27 @@ class ShardPipeline:
 
     def restore(self, state: bytes, position: Position) -> None:
         """Into a fresh pipeline; raises StateUnreadable."""
+        saved = self._decode(state)
+        self.position = position
+        self.totals = saved.totals
+        self._watermark_ms = saved.watermark_ms
+        try:
+            self._seen.restore(saved.seen)
+            for rule in self._rules:
+                if rule.plan.version in saved.rules:
+                    rule.restore(saved.rules[rule.plan.version])
+        except ValueError as error:  # bytes that don't fit their columns
+            raise StateUnreadable(self.shard.id, str(error)) from error
+
+    def _decode(self, state: bytes) -> Snapshot:
         try:
             saved = msgspec.msgpack.decode(zlib.decompress(state), type=Snapshot)
         except (zlib.error, msgspec.DecodeError) as error:
             raise StateUnreadable(self.shard.id, str(error)) from error
         if saved.version != SNAPSHOT_VERSION:
-            raise StateUnreadable(
-                self.shard.id, f"version {saved.version}, this release reads {SNAPSHOT_VERSION}"
-            )
-        self.position = position
-        self.totals = saved.totals
-        self._watermark_ms = saved.watermark_ms
-        self._seen.restore(saved.seen)
-        for rule in self._rules:
-            if rule.plan.version in saved.rules:
-                rule.restore(saved.rules[rule.plan.version])
+            reason = f"version {saved.version}, this release reads {SNAPSHOT_VERSION}"
+            raise StateUnreadable(self.shard.id, reason)
+        return saved
 
     # ---- one page, step by step -------------------------------------------------------------
 
@@ -247,15 +254,19 @@ class ShardPipeline:
             list(compress(batch.partition_keys, flags)),
             times[rows],
             {path: batch.numbers(path)[rows] for path in rule.plan.numeric_fields},
-            self._samples(batch, flags),
+            self._sample_of(batch, rows),
         )
 
-    def _samples(self, batch: intake.Batch, flags: list[bool]) -> list[Sample] | None:
+    def _sample_of(self, batch: intake.Batch, rows: Rows) -> SampleOf | None:
         event = self.plan.pipeline.event
         if event.correlation_id is None and event.traceparent is None:
             return None
-        ids, traces = batch.texts(event.correlation_id), batch.texts(event.traceparent)
-        return list(compress(zip(ids, traces, strict=True), flags))
+
+        def sample_of(i: int) -> Sample:
+            at = int(rows[i])
+            return batch.text(event.correlation_id, at), batch.text(event.traceparent, at)
+
+        return sample_of
 
     def _dead_letters(self, batch: intake.Batch, counts: Counts) -> list[DeadLetter]:
         page, letters = batch.page, []

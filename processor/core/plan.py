@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from processor import codecs
+from processor.codecs.base import Codec
 from processor.codecs.json import Fields
 from processor.core import events, intake, patterns
 from processor.core.rules import RulePlan
@@ -18,7 +19,7 @@ class Plan(Struct, frozen=True):
 
     pipeline: Pipeline
     fields: Fields
-    codec: Any
+    codec: Codec
     rules: tuple[RulePlan, ...]
 
 
@@ -34,7 +35,7 @@ def compile(pipeline: Pipeline) -> Plan:
         for rule in pipeline.rules
     )
     fields = Fields(_field_types(pipeline.event, rules))
-    codec = codecs.get(pipeline.source.decode[-1])(fields.row_type)  # type: ignore[call-arg]
+    codec = codecs.get(pipeline.source.decode[-1])(fields.row_type)
     return Plan(pipeline, fields, codec, rules)
 
 

@@ -18,7 +18,7 @@ from processor.core.columns import Columns
 from processor.core.keys import KeyTable
 from processor.core.patterns import Pattern
 from processor.core.scoring import Alarm, Scorer
-from processor.core.windows import NO_SAMPLE, Closed, Sample, WindowTable
+from processor.core.windows import NO_SAMPLE, Closed, Sample, SampleOf, WindowTable
 from processor.core.windows import Saved as SavedWindows
 from processor.model import (
     Bools,
@@ -100,14 +100,14 @@ class Rule:
         partition_keys: Sequence[str],
         times: Ints,
         values: Mapping[str, Floats],
-        samples: Sequence[Sample] | None,
+        sample_of: SampleOf | None,
     ) -> None:
         """Count records that are wanted and on time; columns as `KeyTable` and `WindowTable`."""
         rows = self.keys.indices(keys, partition_keys)
         self._by_key.ensure(len(self.keys))
         ends = self.windows.start_ms(1) + self.windows.ordinals(times) * self._size_ms
         np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
-        self.windows.add(rows, times, values, samples)
+        self.windows.add(rows, times, values, sample_of)
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether that watermark closes a window or gives a detector one to judge."""

@@ -6,7 +6,7 @@ window is named by its ordinal, `(time − offset) // size`. Slots are recycled 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from processor.core.columns import Columns, SlotMap
 from processor.model import AggregateSpec, Column, Floats, Hashes, Ints, Rows, State, WindowSpec
 
 Sample = tuple[str | None, str | None]  # correlation id and traceparent of a window's first record
+SampleOf = Callable[[int], Sample]
 NO_SAMPLE: Sample = (None, None)
 
 # 40 bits of ordinal: windows of a second until the year 36,800. 24 bits of key: 16 million.
@@ -76,13 +77,16 @@ class WindowTable:
         keys: Rows,
         times: Ints,
         values: Mapping[str, Floats],
-        samples: Sequence[Sample] | None,
+        sample_of: SampleOf | None,
     ) -> None:
-        """Count n records: key indices intp[n], times int64[n], float64[n] a field that is read."""
+        """Count n records: key indices intp[n], times int64[n], float64[n] a field that is read.
+
+        `sample_of(i)` is asked for the first record of each new window, if given.
+        """
         if not len(keys):
             return
         ordinals = self.ordinals(times)
-        slots = self._slots_of(_codes(keys, ordinals), ordinals, samples)
+        slots = self._slots_of(_codes(keys, ordinals), ordinals, sample_of)
         np.add.at(self._columns.arrays["n"], slots, 1)
         zeros = np.zeros(len(slots))
         for (spec, aggregator), view in zip(self._aggregates, self._views, strict=True):
@@ -123,18 +127,16 @@ class WindowTable:
         for slot, sample in zip(slots.tolist(), saved.samples, strict=True):
             self._samples[slot] = (sample[0], sample[1])
 
-    def _slots_of(self, codes: Hashes, ordinals: Ints, samples: Sequence[Sample] | None) -> Rows:
+    def _slots_of(self, codes: Hashes, ordinals: Ints, sample_of: SampleOf | None) -> Rows:
         slots = self._slots.get(codes)
         missing = np.flatnonzero(slots < 0)
         if not len(missing):
             return slots
         new, first = np.unique(codes[missing], return_index=True)
         made = self._make(new, ordinals[missing][first])
-        if samples is not None:
+        if sample_of is not None:
             firsts = missing[first].tolist()
-            self._samples.update(
-                (s, samples[i]) for s, i in zip(made.tolist(), firsts, strict=True)
-            )
+            self._samples.update(zip(made.tolist(), map(sample_of, firsts), strict=True))
         return self._slots.get(codes)
 
     def _make(self, codes: Hashes, ordinals: Ints) -> Rows:

@@ -1,0 +1,216 @@
+"""The road of a shard's records: read, feed, put, checkpoint; one loop, backpressure is `await`.
+
+    read      waits for a page; stops waiting when the lease asks the shard to finish
+    feed      pure: the page becomes derived events and dead letters
+    put       dead letters, then events; only while the lease is valid; waits while a target is down
+    checkpoint  position and state together, when due, and only after what they stand for was put
+
+A crash anywhere repeats from the last checkpoint, with the same ids and bytes. A decision that a
+clock forces (an idle shard's watermark) is committed as a mark before it is applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from processor.core import pages
+from processor.core.pipeline import ShardPipeline, Totals
+from processor.core.plan import Plan
+from processor.core.progress import Idle
+from processor.model import (
+    END,
+    DeadLetter,
+    DerivedEvent,
+    Mark,
+    Page,
+    Position,
+    Shard,
+    Step,
+)
+from processor.ports import Clock, DeadLetters, ShardReader, Sink, Source, StepObserver
+from processor.runtime.lease_loop import Lease
+
+T = TypeVar("T")
+
+
+class Road(Struct, frozen=True):
+    """What all shards of a process share."""
+
+    plan: Plan
+    source: Source
+    sinks: Mapping[str, Sink]
+    dead_letters: DeadLetters
+    clock: Clock
+    observer: StepObserver
+
+
+class ShardView(Struct, frozen=True):
+    """A shard as `/status` shows it."""
+
+    totals: Totals
+    position: str
+    epoch: int
+    watermark_ms: int | None
+    lag_ms: int | None
+    windows_open: int
+    groups: Mapping[str, int]
+
+
+class ShardLoop:
+    """One leased shard, from its last checkpoint to the end of the lease or of the shard."""
+
+    def __init__(self, road: Road, lease: Lease):
+        self._road = road
+        self._lease = lease
+        self._pipeline = ShardPipeline(road.plan, lease.shard, lease.incarnation)
+        self._idle = Idle(road.plan.pipeline.event.out_of_orderness_ms)
+        self._position: Position | None = None
+        self._marks: list[Mark] = []  # committed by an earlier owner, not met again yet
+        self._is_dirty = False
+        self._checkpoint_at = 0.0
+        self._caught_up_at_ms: int | None = None
+        self._lag_ms: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<ShardLoop {self._lease!r} {self._pipeline!r}>"
+
+    def view(self) -> ShardView:
+        return ShardView(
+            totals=self._pipeline.totals,
+            position=str(self._position),
+            epoch=self._lease.epoch,
+            watermark_ms=self._pipeline.watermark_ms,
+            lag_ms=self._lag_ms,
+            windows_open=self._pipeline.windows_open,
+            groups=self._pipeline.groups,
+        )
+
+    async def run(self) -> None:
+        """Until asked to finish, or the shard's end. Cancelling is safe: what was not checkpointed
+        is repeated by the next owner, with the same ids and bytes."""
+        await self._restore()
+        assert self._position is not None
+        reader = self._road.source.open(self._lease.shard.id, self._position)
+        try:
+            children = await self._follow(reader)
+        finally:
+            await reader.close()
+        if children is None:
+            await self._checkpoint()
+        else:
+            await self._end(children)
+
+    async def _restore(self) -> None:
+        restored = await self._lease.load()
+        self._position = restored.position
+        if restored.state is not None:
+            self._pipeline.restore(restored.state, restored.position)
+        self._marks = pages.pending(restored.marks, restored.position)
+        while self._marks and self._marks[0].position == restored.position:
+            await self._put(self._pipeline.mark(self._marks.pop(0)), self._road.clock.monotonic())
+        self._schedule_checkpoint()
+
+    async def _follow(self, reader: ShardReader) -> tuple[Shard, ...] | None:
+        """The shard's children at its end; None when asked to finish before."""
+        while not self._lease.stopping.is_set():
+            page = await _unless(self._lease.stopping, reader.read())
+            if page is None:
+                return None
+            await self._take(page)
+            if page.children is not None:
+                return page.children
+            await self._advance_if_idle(page)
+            if self._is_dirty and self._road.clock.monotonic() >= self._checkpoint_at:
+                await self._checkpoint()
+        return None
+
+    async def _take(self, page: Page) -> None:
+        taken_at = self._road.clock.monotonic()
+        for item in pages.cut(page, self._marks):
+            if isinstance(item, Page):
+                await self._put(self._pipeline.feed(item), taken_at)
+            else:
+                await self._put(self._pipeline.mark(item), taken_at)
+        if len(page):
+            self._position = self._pipeline.position
+            self._is_dirty = True
+        self._lag_ms = page.millis_behind
+        if not page.millis_behind:
+            self._caught_up_at_ms = page.date_ms
+        self._idle.on_answer(len(page), page.millis_behind, page.date_ms)
+
+    async def _advance_if_idle(self, page: Page) -> None:
+        """Let an idle shard's time go on; the decision is committed before it takes effect."""
+        watermark_ms = self._idle.candidate_ms(self._pipeline.watermark_ms)
+        if watermark_ms is None or not self._pipeline.is_due(watermark_ms):
+            return
+        assert self._position is not None
+        mark = Mark(self._position, "idle", watermark_ms)
+        await self._lease.mark(mark)
+        await self._put(self._pipeline.mark(mark), self._road.clock.monotonic())
+        self._is_dirty = True
+
+    async def _put(self, step: Step, taken_at: float) -> None:
+        """Hand out a step's dead letters and events, each only while the lease is valid."""
+        shard_id = self._lease.shard.id
+        letters = list(step.dead_letters)
+        for name, events in _by_sink(step.events).items():
+            await self._lease.fence()
+            refusals = await self._road.sinks[name].put(events)
+            letters += (_refused(events[r.index], r.code, r.message, shard_id) for r in refusals)
+        if letters:
+            await self._lease.fence()
+            await self._road.dead_letters.put(letters)
+        accepted_at = self._road.clock.monotonic()
+        self._road.observer.on_step(shard_id, step, accepted_at - taken_at)
+
+    async def _checkpoint(self) -> None:
+        if self._is_dirty:
+            assert self._position is not None
+            await self._lease.checkpoint(
+                self._position, self._pipeline.snapshot(), caught_up_at_ms=self._caught_up_at_ms
+            )
+            self._is_dirty = False
+        self._schedule_checkpoint()
+
+    async def _end(self, children: tuple[Shard, ...]) -> None:
+        await self._put(self._pipeline.end(), self._road.clock.monotonic())
+        await self._lease.end(END, self._pipeline.snapshot(), children)
+
+    def _schedule_checkpoint(self) -> None:
+        interval_s = self._road.plan.pipeline.state.checkpoint_ms / 1_000
+        self._checkpoint_at = self._road.clock.monotonic() + interval_s
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The work's result, or None if `stopping` came first; the work is then cancelled."""
+    working = asyncio.ensure_future(work)
+    waiting = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        waiting.cancel()
+        working.cancel()
+
+
+def _by_sink(events: list[DerivedEvent]) -> dict[str, list[DerivedEvent]]:
+    parts: dict[str, list[DerivedEvent]] = {}
+    for event in events:
+        parts.setdefault(event.sink, []).append(event)
+    return parts
+
+
+def _refused(event: DerivedEvent, code: str, message: str, shard_id: str) -> DeadLetter:
+    return DeadLetter(
+        id=event.id,
+        reason="refused",
+        detail=f"{event.sink} refused it: {code}: {message}",
+        payload=event.detail,
+        shard_id=shard_id,
+        arrival_ms=event.arrival_ms,
+    )
