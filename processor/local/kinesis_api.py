@@ -135,8 +135,19 @@ def _describe_summary(model: KinesisModel, request: req.OfStream, now_ms: int) -
     return {"StreamDescriptionSummary": {**_description(stream), **facts}}
 
 
-def _set_retention(model: KinesisModel, request: req.SetRetention, now_ms: int) -> Json:
-    model.set_retention(_name(request), request.retention_period_hours, now_ms)
+def _increase_retention(model: KinesisModel, request: req.SetRetention, now_ms: int) -> Json:
+    hours, stream = request.retention_period_hours, model.stream(_name(request), now_ms)
+    if hours < stream.retention_h:
+        raise invalid_argument(f"{hours} hours are shorter than the {stream.retention_h} of now.")
+    model.set_retention(stream.name, hours, now_ms)
+    return {}
+
+
+def _decrease_retention(model: KinesisModel, request: req.SetRetention, now_ms: int) -> Json:
+    hours, stream = request.retention_period_hours, model.stream(_name(request), now_ms)
+    if hours > stream.retention_h:
+        raise invalid_argument(f"{hours} hours are longer than the {stream.retention_h} of now.")
+    model.set_retention(stream.name, hours, now_ms)
     return {}
 
 
@@ -328,13 +339,13 @@ def _typed(
 
 _OPERATIONS: Mapping[str, _Operation] = {
     "CreateStream": _typed(req.CreateStream, _create_stream),
-    "DecreaseStreamRetentionPeriod": _typed(req.SetRetention, _set_retention),
+    "DecreaseStreamRetentionPeriod": _typed(req.SetRetention, _decrease_retention),
     "DeleteStream": _typed(req.OfStream, _delete_stream),
     "DescribeStream": _typed(req.DescribeStream, _describe_stream),
     "DescribeStreamSummary": _typed(req.OfStream, _describe_summary),
     "GetRecords": _get_records,
     "GetShardIterator": _typed(req.GetShardIterator, _get_shard_iterator),
-    "IncreaseStreamRetentionPeriod": _typed(req.SetRetention, _set_retention),
+    "IncreaseStreamRetentionPeriod": _typed(req.SetRetention, _increase_retention),
     "ListShards": _typed(req.ListShards, _list_shards),
     "ListStreams": _typed(req.ListStreams, _list_streams),
     "MergeShards": _typed(req.MergeShards, _merge_shards),

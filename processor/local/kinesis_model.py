@@ -6,7 +6,7 @@ once: a stream is ACTIVE when the call that made or resharded it returns. Refusa
 """
 
 import dataclasses
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -51,8 +51,7 @@ class NewRecord(msgspec.Struct, rename="pascal"):
     explicit_hash_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True, gc=False):
     """Where a record went; without a sequence number the shard refused it for its rate."""
 
     shard_id: str
@@ -292,10 +291,12 @@ def expired_iterator(issued_at_ms: int, now_ms: int, lives_ms: int) -> ServiceEr
 
 
 def _entry(record: NewRecord) -> Entry:
-    key = record.partition_key
-    size_bytes = len(record.data) + (len(key.encode()) if key is not None else 0)
-    key_json = msgspec.json.encode(key) if key is not None else None
-    return Entry(b64encode(record.data), key_json, size_bytes)
+    data, key = record.data, record.partition_key
+    data_base64 = b2a_base64(data, newline=False)
+    if key is None:
+        return Entry(data_base64, b"", len(data))
+    key_member = b'"PartitionKey":%b,' % msgspec.json.encode(key)
+    return Entry(data_base64, key_member, len(data) + len(key.encode()))
 
 
 def _routed(stream: Stream, records: Sequence[NewRecord]) -> dict[Shard, list[int]]:

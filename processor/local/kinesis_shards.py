@@ -14,6 +14,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from processor.local.kinesis_limits import Bucket, Limits
 
 HASH_KEY_MAX = 2**128 - 1
@@ -28,12 +30,11 @@ class HashRange:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A record on its way in: `key_json` is its partition key as a JSON string, if it has one."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A record on its way in; `key_member` is its partition key as a member of a JSON object."""
 
     data_base64: bytes
-    key_json: bytes | None
+    key_member: bytes
     size_bytes: int
 
 
@@ -188,10 +189,6 @@ def _render(entries: Sequence[Entry], numbers: Sequence[str], arrived_ms: int) -
     tail = b'","ApproximateArrivalTimestamp":%d.%03d}' % divmod(arrived_ms, 1000)
     return [
         b'{"Data":"%b",%b"SequenceNumber":"%b%b'
-        % (entry.data_base64, _key_member(entry.key_json), number.encode(), tail)
+        % (entry.data_base64, entry.key_member, number.encode(), tail)
         for entry, number in zip(entries, numbers, strict=True)
     ]
-
-
-def _key_member(key_json: bytes | None) -> bytes:
-    return b"" if key_json is None else b'"PartitionKey":%b,' % key_json

@@ -15,7 +15,7 @@ def shard_of(*sizes: int, parents: tuple[Shard, ...] = ()) -> Shard:
     """A shard with a record a millisecond, each named by its index."""
     shard = Shard(3, even_ranges(1)[0], parents, Limits(), NOW)
     for index, size in enumerate(sizes):
-        shard.append([Entry(b"%d" % index, b'"k"', size)], NOW + index)
+        shard.append([Entry(b"%d" % index, b"", size)], NOW + index)
     return shard
 
 
