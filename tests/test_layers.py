@@ -27,8 +27,6 @@ FORBIDDEN = CLIENTS | {
 }
 NOW = {"now", "utcnow", "today"}
 ADAPTERS = ("sources", "stores", "sinks", "local")
-# These start whole workers, so they stand above the layer of their folder.
-ABOVE_THEIR_FOLDER = {"local/demo.py", "local/stage.py", "local/workers.py", "local/live.py"}
 
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -60,18 +58,27 @@ def ours(path: Path) -> Iterator[str]:
     """Top-level parts of `processor` that a module imports."""
     for name in imported(path):
         parts = name.split(".")
-        if parts[0] == "processor" and len(parts) > 1 and (ROOT / parts[1]).with_suffix("").name:
-            exists = (ROOT / parts[1]).is_dir() or (ROOT / f"{parts[1]}.py").exists()
-            if exists:
-                yield parts[1]
+        if parts[0] == "processor" and len(parts) > 1 and is_a_part(parts[1]):
+            yield parts[1]
+
+
+def is_a_part(name: str) -> bool:
+    return (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()
 
 
 @pytest.mark.parametrize(
     "path", [m for m in MODULES if m.name != "__init__.py" or m.parent != ROOT], ids=name_of
 )
 def test_a_module_imports_from_its_own_layer_or_an_earlier_one(path: Path) -> None:
-    if name_of(path) in ABOVE_THEIR_FOLDER:
-        return
+    layer = layer_of(top_of(path))
+    late = {top for top in ours(path) if layer_of(top) > layer}
+    assert not late, f"{name_of(path)} (layer {layer}) imports {sorted(late)}"
+
+
+@pytest.mark.parametrize(
+    "path", [m for m in MODULES if m.name != "__init__.py" or m.parent != ROOT], ids=name_of
+)
+def test_a_module_imports_from_its_own_layer_or_an_earlier_one(path: Path) -> None:
     layer = layer_of(top_of(path))
     late = {top for top in ours(path) if layer_of(top) > layer}
     assert not late, f"{name_of(path)} (layer {layer}) imports {sorted(late)}"
