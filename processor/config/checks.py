@@ -1,0 +1,173 @@
+"""What only shows when the parts of a pipeline file are seen together: contradictions and lints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from processor.config.section import Faults
+from processor.config.values import show_duration
+from processor.core import patterns
+from processor.core.matching import EVERY_TYPE, JsonType
+from processor.model import EventSpec, Pipeline, RuleSpec
+from processor.wording import did_you_mean, one_of
+
+LATENESS_WINDOWS_MAX = 10  # a result that waits for ten windows is news of yesterday
+
+
+class Warning(Struct, frozen=True):
+    """Something legal that is hardly meant."""
+
+    path: str
+    message: str
+    file: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line is not None else self.file
+        return f"{where}: {self.path}: warning: {self.message}"
+
+
+# ---- contradictions -------------------------------------------------------------------------
+
+
+def check_emits(rule: RuleSpec, sinks: Collection[str], faults: Faults) -> None:
+    for key, sink in (("windows", rule.emit_windows), ("anomalies", rule.emit_anomalies)):
+        if sink is not None and sink not in sinks:
+            expected = one_of(sorted(sinks)) + did_you_mean(sink, sinks) if sinks else "a sink"
+            faults.add(f"rules.{rule.name}.emit.{key}", f"no sink {sink}", expected)
+
+
+def check_scope(event: EventSpec, rules: Iterable[RuleSpec], faults: Faults) -> None:
+    """A group must live on one shard: that needs the producer's partition key in its key."""
+    why = "other rules need all shards together, which is not supported yet"
+    if event.partition_key is None:
+        expected = (
+            f"the field that the producer takes as partition key, for rules to group by: {why}"
+        )
+        faults.add("event.partition_key", "nothing", expected)
+        return
+    for rule in rules:
+        if event.partition_key not in rule.group_by:
+            faults.add(
+                f"rules.{rule.name}.group_by",
+                f"[{', '.join(rule.group_by)}], which makes the rule global",
+                f"event.partition_key ({event.partition_key}) among them: {why}",
+            )
+
+
+class Use(NamedTuple):
+    """One place that reads a field; `types` are the JSON types that it can do something with."""
+
+    field: str
+    role: str  # "" where any type will do
+    types: frozenset[JsonType]
+    path: str
+
+
+NUMBER, KEY, TIME = "a number", "a key", "an ISO 8601 time"
+_TYPES: dict[str, frozenset[JsonType]] = {
+    NUMBER: frozenset({"number"}),
+    KEY: frozenset({"string", "number"}),
+    TIME: frozenset(),  # read as a time: patterns can't look at its text
+    "": EVERY_TYPE,
+}
+
+
+def check_fields(event: EventSpec, rules: Iterable[RuleSpec], faults: Faults) -> None:
+    """A field is decoded once, as one type, for all rules."""
+    uses = [*_event_uses(event), *(use for rule in rules for use in _rule_uses(rule))]
+    first: dict[str, Use] = {}
+    for use in uses:
+        if use.role:
+            known = first.setdefault(use.field, use)
+            if known.role != use.role:
+                faults.add(use.path, f"{use.field} used as {use.role}", _one_type(known))
+    for use in uses:
+        known = first.get(use.field, use)
+        if not use.role and not use.types & known.types:
+            wanted = one_of(sorted(use.types))
+            faults.add(use.path, f"a pattern for {wanted}", _one_type(known))
+    _check_nesting(uses, faults)
+
+
+def _one_type(known: Use) -> str:
+    return f"one type: {known.path} reads {known.field} as {known.role}"
+
+
+def _event_uses(event: EventSpec) -> Iterator[Use]:
+    roles = {
+        "id": KEY,
+        "time": TIME if event.unit == "iso8601" else NUMBER,
+        "correlation_id": "",
+        "traceparent": "",
+    }
+    for name, role in roles.items():
+        field = getattr(event, name)
+        if field is not None:
+            yield Use(field, role, _TYPES[role], f"event.{name}")
+
+
+def _rule_uses(rule: RuleSpec) -> Iterator[Use]:
+    path = f"rules.{rule.name}"
+    for field in rule.group_by:
+        yield Use(field, KEY, _TYPES[KEY], f"{path}.group_by")
+    for aggregate in rule.aggregates:
+        if aggregate.field is not None:
+            place = f"{path}.aggregates.{aggregate.name}"
+            yield Use(aggregate.field, NUMBER, _TYPES[NUMBER], place)
+    for field, types in patterns.compile(rule.where, f"{path}.where").fields.items():
+        yield Use(field, "", types, f"{path}.where.{field}")
+
+
+def _check_nesting(uses: Sequence[Use], faults: Faults) -> None:
+    """`order` can't be a value here and an object with `order.id` there."""
+    first = {use.field: use for use in reversed(uses)}
+    for use in uses:
+        parts = use.field.split(".")
+        for length in range(1, len(parts)):
+            outer = first.get(".".join(parts[:length]))
+            if outer is not None:
+                found = f"{use.field}, so that {outer.field} is an object"
+                faults.add(use.path, found, f"a value, as {outer.path} reads it")
+
+
+# ---- lints ----------------------------------------------------------------------------------
+
+
+def lint(pipeline: Pipeline) -> list[Warning]:
+    """In no order: the caller sorts by line."""
+    found = [warning for rule in pipeline.rules for warning in _lint_rule(rule, pipeline.event)]
+    used = {sink for rule in pipeline.rules for sink in (rule.emit_windows, rule.emit_anomalies)}
+    found += [
+        Warning(f"sinks.{name}", "no rule sends anything to it")
+        for name in pipeline.sinks
+        if name not in used
+    ]
+    if (
+        pipeline.event.id is None
+        and pipeline.event.dedupe_horizon_ms != EventSpec().dedupe_horizon_ms
+    ):
+        message = "without event.id no repeat is recognised, so this has no effect"
+        found.append(Warning("event.dedupe_horizon", message))
+    return found
+
+
+def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:
+    path = f"rules.{rule.name}"
+    late, size = event.out_of_orderness_ms, rule.window.size_ms
+    wait, window = show_duration(late), show_duration(size)
+    if late > LATENESS_WINDOWS_MAX * size:
+        message = f"results come {wait} late (event.out_of_orderness), over 10 windows of {window}"
+        yield Warning(f"{path}.window", message)
+    elif late > size:
+        message = f"a window of {window} is shorter than event.out_of_orderness, {wait}"
+        yield Warning(f"{path}.window", message)
+    if rule.emit_windows is None and rule.emit_anomalies is None:
+        yield Warning(path, "it emits nothing: name a sink in emit.windows or emit.anomalies")
+    elif rule.detect and rule.emit_anomalies is None:
+        yield Warning(f"{path}.detect", "nobody is told what is found: set emit.anomalies")
+    if rule.emit_anomalies is not None and not rule.detect:
+        yield Warning(f"{path}.emit.anomalies", "nothing is ever sent: the rule has no detectors")

@@ -1,0 +1,98 @@
+"""A pipeline in the shape of its file, with every default written out and secrets hidden."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import yaml
+
+from processor import detectors
+from processor.config import shape
+from processor.config.detectors import is_duration, options_of
+from processor.config.document import resolve
+from processor.config.section import shown
+from processor.config.values import show_duration
+from processor.model import AggregateSpec, DetectSpec, Pipeline, RuleSpec, SinkSpec
+
+HIDDEN = "***"
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
+
+
+def show(pipeline: Pipeline) -> dict[str, Any]:
+    """Plain JSON values; read again they give the same pipeline, hidden secrets excepted."""
+    given: dict[str, Any] = {
+        "app": pipeline.app,
+        "source": shown(pipeline.source, shape.source()),
+        "event": shown(pipeline.event, shape.EVENT),
+        "sinks": {name: _sink(sink) for name, sink in pipeline.sinks.items()},
+        "rules": {rule.name: _rule(rule) for rule in pipeline.rules},
+        "state": shown(pipeline.state, shape.STATE),
+        "http": shown(pipeline.http, shape.HTTP),
+    }
+    if pipeline.dead_letters is not None:
+        given["dead_letters"] = shown(pipeline.dead_letters, shape.DEAD_LETTERS)
+    written: dict[str, Any] = _write(given)
+    return written
+
+
+def _sink(sink: SinkSpec) -> dict[str, Any]:
+    given = [key for key in shape.SINKS[sink.kind].options if key.attribute in sink.options]
+    return {sink.kind: sink.target, **shown(sink.options, given)}
+
+
+def _rule(rule: RuleSpec) -> dict[str, Any]:
+    return {
+        "where": rule.where,
+        **shown(rule, shape.RULE),
+        "window": shown(rule.window, shape.WINDOW),
+        "aggregates": {aggregate.name: _aggregate(aggregate) for aggregate in rule.aggregates},
+        "detect": [_detect(detect) for detect in rule.detect],
+        "emit": shown(rule, shape.EMIT),
+    }
+
+
+def _aggregate(aggregate: AggregateSpec) -> str | dict[str, str]:
+    return aggregate.kind if aggregate.field is None else {aggregate.kind: aggregate.field}
+
+
+def _detect(detect: DetectSpec) -> dict[str, Any]:
+    params = msgspec.convert(detect.options, detectors.get(detect.kind).params)
+    options = {}
+    for name, field in options_of(detect.kind).items():
+        value = getattr(params, field.name)
+        if value is not None:
+            options[name] = show_duration(value) if is_duration(field) else value
+    return {detect.kind: detect.aggregate, "name": detect.name, **msgspec.to_builtins(options)}
+
+
+def _write(value: Any) -> Any:
+    """Texts without what stands before the `@` of a URL, and without anything to expand."""
+    match value:
+        case str():
+            return _USERINFO.sub(HIDDEN, value).replace("${", "$${")
+        case dict():
+            return {key: _write(each) for key, each in value.items()}
+        case list():
+            return [_write(each) for each in value]
+        case _:
+            return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what our reader would not take for a text."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if resolve(text) is text else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(shown_pipeline: dict[str, Any]) -> str:
+    """What `show` gave, as a pipeline file."""
+    text: str = yaml.dump(shown_pipeline, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text

@@ -1,0 +1,146 @@
+"""Reads one rule of the pipeline file: its pattern, window, aggregates, detectors and sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from processor import aggregators
+from processor.config import shape, values
+from processor.config.detectors import read_detect
+from processor.config.document import plain
+from processor.config.section import Faults, read_section
+from processor.config.values import Wrong
+from processor.core import patterns
+from processor.errors import ConfigError
+from processor.model import AggregateSpec, DetectSpec, RuleSpec, WindowSpec
+from processor.wording import describe, did_you_mean, is_name, one_of
+
+OTHER_KEYS = ("where", "window", "aggregates", "detect", "emit")
+
+
+def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
+    """None where it has faults of its own: then nothing else is asked of it."""
+    path, before = f"rules.{name}", len(faults)
+    check_name(name, path, faults)
+    own = read_section(tree, path, shape.RULE, faults, OTHER_KEYS)
+    if not isinstance(tree, dict):
+        return None
+    window = read_window(tree.get("window"), f"{path}.window", faults)
+    aggregates = read_aggregates(tree.get("aggregates"), f"{path}.aggregates", faults)
+    detect = read_detects(tree, f"{path}.detect", faults)
+    where = read_where(tree.get("where"), f"{path}.where", faults)
+    if "emit" in tree and tree["emit"] is not None:
+        own |= read_section(tree["emit"], f"{path}.emit", shape.EMIT, faults)
+    if window is None or len(faults) > before:
+        return None
+    return RuleSpec(
+        name=name, where=where, window=window, aggregates=aggregates, detect=detect, **own
+    )
+
+
+def check_name(name: str, path: str, faults: Faults) -> None:
+    if not is_name(name):
+        faults.add(path, f"the name {name!r}", "letters, digits, _ . - and at most 64 of them")
+
+
+def read_where(tree: Any, path: str, faults: Faults) -> dict[str, Any]:
+    if tree is None:
+        return {}
+    where = plain(tree)
+    try:
+        patterns.compile(where, path)
+    except ConfigError as error:
+        faults.errors.append(error)
+        return {}
+    assert isinstance(where, dict), "compiled, so it is a mapping"
+    return where
+
+
+def read_window(tree: Any, path: str, faults: Faults) -> WindowSpec | None:
+    if isinstance(tree, dict):
+        for kind in shape.WINDOWS_LATER:
+            if kind in tree:
+                faults.add(f"{path}.{kind}", f"a {kind} window", "tumbling: no other is there yet")
+                return None
+    before = len(faults)
+    spec = read_section(tree, path, shape.WINDOW, faults)
+    if len(faults) > before:
+        return None
+    window = WindowSpec(**spec)
+    if window.offset_ms >= window.size_ms:
+        size = values.show_duration(window.size_ms)
+        offset = values.show_duration(window.offset_ms)
+        faults.add(f"{path}.offset", offset, f"less than the window's size, {size}")
+    return window
+
+
+def read_aggregates(tree: Any, path: str, faults: Faults) -> tuple[AggregateSpec, ...]:
+    if not isinstance(tree, dict) or not tree:
+        faults.add(path, describe(plain(tree)), "at least one figure, such as {orders: count}")
+        return ()
+    specs = []
+    for name, value in tree.items():
+        place = f"{path}.{name}"
+        check_name(name, place, faults)
+        try:
+            specs.append(_aggregate(name, value, place, faults))
+        except Wrong as wrong:
+            faults.add(place, wrong.found or describe(plain(value)), wrong.expected)
+    return tuple(spec for spec in specs if spec is not None)
+
+
+def _aggregate(name: str, value: Any, place: str, faults: Faults) -> AggregateSpec | None:
+    """`count`, or `{sum: field}`."""
+    tree = plain(value)
+    if isinstance(tree, str):
+        _check_kind(tree)
+        if aggregators.get(tree).needs_field:
+            raise Wrong(f"its field: {{{tree}: FIELD}}")
+        return AggregateSpec(name, tree)
+    if not isinstance(tree, dict) or len(tree) != 1:
+        raise Wrong("count, or one statistic and its field, such as {sum: amount}")
+    [(kind, field)] = value.items()
+    _check_kind(kind)
+    if not aggregators.get(kind).needs_field:
+        raise Wrong(f"{kind} alone: it reads no field")
+    spec: dict[str, Any] = {}
+    faults_before = len(faults)
+    key = shape.Key("field", values.FIELD, "")
+    try:
+        spec["field"] = key.type.read(field)
+    except Wrong as wrong:
+        faults.add(f"{place}.{kind}", wrong.found or describe(plain(field)), wrong.expected)
+    return AggregateSpec(name, kind, **spec) if len(faults) == faults_before else None
+
+
+def _check_kind(kind: str) -> None:
+    kinds = aggregators.kinds()
+    if kind not in kinds:
+        raise Wrong(one_of(kinds) + did_you_mean(kind, kinds), describe(kind))
+
+
+def read_detects(rule: dict[str, Any], path: str, faults: Faults) -> tuple[DetectSpec, ...]:
+    tree = rule.get("detect")
+    if tree is None:
+        return ()
+    if not isinstance(tree, list):
+        faults.add(path, describe(plain(tree)), "a list, such as [{novelty: orders}]")
+        return ()
+    aggregates = rule.get("aggregates")
+    named = list(aggregates) if isinstance(aggregates, dict) else []
+    specs = [read_detect(each, f"{path}[{i}]", named, faults) for i, each in enumerate(tree)]
+    _check_repeats(specs, path, faults)
+    return tuple(spec for spec in specs if spec is not None)
+
+
+def _check_repeats(specs: Collection[DetectSpec | None], path: str, faults: Faults) -> None:
+    """Its name is part of an event's id: two of the same would be one."""
+    seen: set[tuple[str, str]] = set()
+    for i, spec in enumerate(specs):
+        if spec is None:
+            continue
+        if (spec.aggregate, spec.name) in seen:
+            found = f"the name {spec.name} a second time on {spec.aggregate}"
+            faults.add(f"{path}[{i}]", found, "a name of its own, such as {name: second}")
+        seen.add((spec.aggregate, spec.name))

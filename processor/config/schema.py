@@ -1,0 +1,150 @@
+"""The pipeline file's JSON Schema (2020-12), for editors: completion, descriptions, first errors.
+
+It says no to unknown keys and wrong shapes; what needs the whole file (names that must exist, types
+that must agree) only `processor validate` can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from processor import aggregators, detectors
+from processor.config import shape, values
+from processor.config.detectors import is_duration, options_of
+from processor.config.shape import Key
+from processor.core.matching import COMPARISONS
+from processor.wording import NAME
+
+Schema = dict[str, Any]
+_LITERAL = {"type": ["string", "number", "boolean", "null"]}
+
+
+def schema() -> Schema:
+    sections = {
+        "app": {**shape.APP.type.schema, "description": shape.APP.about},
+        "source": _section(shape.source(), "Where records come from."),
+        "event": _section(shape.EVENT, "How to read an event."),
+        "sinks": _named({"$ref": "#/$defs/sink"}, "Targets of derived events, by name."),
+        "rules": {**_named({"$ref": "#/$defs/rule"}, "Rules by name."), "minProperties": 1},
+        "state": _section(shape.STATE, "Where leases and state live."),
+        "dead_letters": _section(shape.DEAD_LETTERS, "Where bad records go."),
+        "http": _section(shape.HTTP, "Where health and metrics are served."),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Pipeline file",
+        **_closed(sections, ["app", "source", "event", "rules"]),
+        "$defs": {
+            "sink": {"anyOf": [_sink(kind) for kind in shape.SINKS]},
+            "rule": _rule(),
+            "aggregate": _aggregate(),
+            "detector": {"anyOf": [_detector(kind) for kind in detectors.kinds()]},
+            "pattern": _pattern(),
+            "alternative": _alternative(),
+        },
+    }
+
+
+def _closed(properties: Mapping[str, Any], required: Iterable[str] = ()) -> Schema:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _section(keys: Iterable[Key], about: str, more: Mapping[str, Any] | None = None) -> Schema:
+    keys = list(keys)
+    properties = {key.name: {**key.type.schema, "description": key.about} for key in keys}
+    required = [key.name for key in keys if key.is_required]
+    return {**_closed({**properties, **(more or {})}, required), "description": about}
+
+
+def _named(item: Schema, about: str) -> Schema:
+    names = {"pattern": f"^{NAME}$"}
+    return {
+        "type": "object",
+        "propertyNames": names,
+        "additionalProperties": item,
+        "description": about,
+    }
+
+
+def _sink(kind: str) -> Schema:
+    spec = shape.SINKS[kind]
+    target = Key(kind, spec.target, spec.about, is_required=True)
+    return _section((target, *spec.options), spec.about)
+
+
+def _rule() -> Schema:
+    aggregates = _named({"$ref": "#/$defs/aggregate"}, shape.RULE_AGGREGATES)
+    detect = {"type": "array", "items": {"$ref": "#/$defs/detector"}}
+    more = {
+        "where": {"$ref": "#/$defs/pattern", "description": shape.RULE_WHERE},
+        "window": _section(shape.WINDOW, "How event time is cut."),
+        "aggregates": {**aggregates, "minProperties": 1},
+        "detect": {**detect, "description": shape.RULE_DETECT},
+        "emit": _section(shape.EMIT, "Where results go."),
+    }
+    rule = _section(shape.RULE, "What is counted, how, and who is told.", more)
+    return {**rule, "required": [*rule["required"], "window", "aggregates"]}
+
+
+def _aggregate() -> Schema:
+    kinds = aggregators.kinds()
+    alone = [kind for kind in kinds if not aggregators.get(kind).needs_field]
+    with_field = [kind for kind in kinds if aggregators.get(kind).needs_field]
+    of_field = _closed(dict.fromkeys(with_field, values.FIELD.schema))
+    return {"anyOf": [{"enum": alone}, {**of_field, "minProperties": 1, "maxProperties": 1}]}
+
+
+def _detector(kind: str) -> Schema:
+    params = detectors.get(kind).params
+    _, components = msgspec.json.schema_components([params])
+    described = components[params.__name__]["properties"]
+    properties: Schema = {
+        kind: {"type": "string", "description": "The aggregate that it watches."},
+        "name": {**values.NAMED.schema, "description": "Its own name, if not its kind."},
+    }
+    required = [kind]
+    for name, field in options_of(kind).items():
+        of_duration = values.duration().schema
+        own = of_duration if is_duration(field) else described[field.encode_name]
+        properties[name] = own
+        if field.required:
+            required.append(name)
+    return _closed(properties, required)
+
+
+def _pattern() -> Schema:
+    """Nested objects of fields; each field has a list of alternatives."""
+    alternatives = {
+        "type": "array",
+        "items": {"$ref": "#/$defs/alternative"},
+        "minItems": 1,
+    }
+    return {
+        "type": "object",
+        "additionalProperties": {"anyOf": [alternatives, {"$ref": "#/$defs/pattern"}]},
+    }
+
+
+def _alternative() -> Schema:
+    prefix = _closed({"prefix": {"type": "string", "minLength": 1}}, ["prefix"])
+    signs = [{"enum": list(COMPARISONS)}, {"type": "number"}]
+    numeric = {"type": "array", "items": {"anyOf": signs}, "minItems": 2, "maxItems": 4}
+    texts = {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1}
+    but = {"anyOf": [{"type": ["string", "number"]}, texts, prefix]}
+    return {
+        "anyOf": [
+            _LITERAL,
+            prefix,
+            _closed({"numeric": numeric}, ["numeric"]),
+            _closed({"anything-but": but}, ["anything-but"]),
+            _closed({"exists": {"type": "boolean"}}, ["exists"]),
+        ]
+    }

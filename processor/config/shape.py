@@ -1,0 +1,139 @@
+"""The pipeline file's keys, in one list: reader, schema, resolved file and documentation use it.
+
+Defaults stand in the Structs of `model`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from processor import codecs
+from processor.config import values
+from processor.config.values import Type
+
+EVENTBRIDGE_BYTES_MAX = 999_999  # the service takes requests of less than 1 MB
+MAX_GROUPS_MAX = 10_000_000  # some GB of state a shard: beyond is a mistake
+
+
+class Key(NamedTuple):
+    """A key of a mapping; `field` is the Struct's name for it where that differs."""
+
+    name: str
+    type: Type
+    about: str
+    field: str = ""
+    is_required: bool = False
+
+    @property
+    def attribute(self) -> str:
+        return self.field or self.name
+
+
+class SinkKind(NamedTuple):
+    about: str
+    target: Type
+    options: tuple[Key, ...] = ()
+
+
+APP = Key(
+    "app", values.NAMED, "The application's name; part of every derived event's id.", "", True
+)
+
+EVENT = (
+    Key("id", values.FIELD, "Field that identifies an event; a repeat is dropped."),
+    Key("time", values.FIELD, "Field with the event's time; without it arrival time counts."),
+    Key(
+        "unit", values.choice(("s", "ms", "us", "ns", "iso8601")), "What event.time is written in."
+    ),
+    Key("partition_key", values.FIELD, "Field that the producer takes as partition key."),
+    Key("correlation_id", values.FIELD, "Field whose samples derived events carry on."),
+    Key("traceparent", values.FIELD, "Field with the W3C trace context."),
+    Key(
+        "out_of_orderness",
+        values.duration(),
+        "How much later than a newer event an event may come and still count.",
+        "out_of_orderness_ms",
+    ),
+    Key(
+        "dedupe_horizon",
+        values.duration(),
+        "How long an event's id is remembered, in event time.",
+        "dedupe_horizon_ms",
+    ),
+)
+
+WINDOW = (
+    Key(
+        "tumbling",
+        values.duration(1_000),
+        "Size of a window; they follow each other.",
+        "size_ms",
+        True,
+    ),
+    Key("offset", values.duration(), "Shift against the epoch; less than a window.", "offset_ms"),
+)
+WINDOWS_LATER = ("hopping", "session")
+
+EMIT = (
+    Key("windows", values.NAMED, "Sink that gets each window's result.", "emit_windows"),
+    Key("anomalies", values.NAMED, "Sink that gets what the detectors find.", "emit_anomalies"),
+)
+
+RULE = (
+    Key("group_by", values.FIELDS, "Fields whose values make a group's key.", "", True),
+    Key("max_groups", values.integer(1, MAX_GROUPS_MAX), "Bound on groups, a rule and shard."),
+)
+RULE_WHERE = "EventBridge event pattern: which events count; without it all do."
+RULE_AGGREGATES = "Figures of a window by name: `count`, or {sum: field} and the like."
+RULE_DETECT = "Detectors: {KIND: aggregate, option: value}."
+
+STATE = (
+    Key("table", values.TABLE, "DynamoDB table of leases; processor-<app> if not given."),
+    Key("objects", values.OBJECTS, "s3://bucket/prefix or a folder, for state too large for it."),
+    Key(
+        "checkpoint",
+        values.duration(1_000, 3_600_000),
+        "How often state is saved.",
+        "checkpoint_ms",
+    ),
+)
+
+DEAD_LETTERS = (
+    Key("sqs", values.QUEUE, "Queue (name or URL) of bad records and refused events.", "", True),
+)
+
+HTTP = (
+    Key("host", values.HOST, "Address that health and metrics listen on."),
+    Key("port", values.integer(0, 65_535), "Port; 0 takes a free one."),
+)
+
+SINKS = {
+    "eventbridge": SinkKind(
+        "EventBridge bus, by name or ARN.",
+        values.BUS,
+        (
+            Key(
+                "request_max",
+                values.size(1024, EVENTBRIDGE_BYTES_MAX),
+                "Largest PutEvents request.",
+                "request_bytes_max",
+            ),
+        ),
+    ),
+    "stdout": SinkKind("JSON lines on standard output.", values.choice(("json",))),
+}
+
+
+@functools.cache
+def source() -> tuple[Key, ...]:
+    """A function, because the codecs are found by looking."""
+    chain = values.listed(values.choice(codecs.kinds()), "a list of codecs, such as [json]")
+    return (
+        Key("stream", values.STREAM, "Name or ARN of the Kinesis stream.", "", True),
+        Key(
+            "start", values.START, "Where a new application begins: trim_horizon, latest or a time."
+        ),
+        Key("decode", chain, "From payload to event, step by step."),
+        Key("region", values.REGION, "Where the stream is, if not in the environment's region."),
+    )
