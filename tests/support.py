@@ -1,4 +1,4 @@
-"""What many tests need: a clock that makes nobody wait, an observer that remembers, clients."""
+"""What tests of adapters need: an observer that remembers, and clients of stand-ins."""
 
 from __future__ import annotations
 
@@ -9,23 +9,6 @@ from typing import Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-
-
-class JumpingClock:
-    """Waiting takes no time: `sleep` moves the clock and lets others run once."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        await asyncio.sleep(0)
 
 
 class Recorder:

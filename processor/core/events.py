@@ -14,12 +14,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields as struct_fields
 
+from processor.core.scoring import Alarm
 from processor.model import ENGINE_VERSION, DerivedEvent, Pipeline, RuleSpec
 
 SCHEMA_VERSION = 1
@@ -64,35 +65,6 @@ class Window(Struct, frozen=True):
     correlation_ids: Sequence[str] = ()
     traceparent: str | None = None
     arrival_ms: int = 0
-
-
-class Alarm(Protocol):
-    """What a detector's state machine says of one series (`core.scoring`)."""
-
-    @property
-    def detect(self) -> Any: ...  # its `name`, `kind` and `aggregate`
-    @property
-    def state(self) -> str: ...
-    @property
-    def value(self) -> Value: ...
-    @property
-    def expected(self) -> Value: ...
-    @property
-    def lower(self) -> Value: ...
-    @property
-    def upper(self) -> Value: ...
-    @property
-    def score(self) -> Value: ...
-    @property
-    def threshold(self) -> Value: ...
-    @property
-    def direction(self) -> str: ...
-    @property
-    def severity(self) -> str: ...
-    @property
-    def opened_ms(self) -> int: ...
-    @property
-    def sentence(self) -> str: ...
 
 
 # ---- names ----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 
 from processor.core import events
 from processor.core.events import Identity, Window
+from processor.core.scoring import Alarm
 from processor.model import (
     AggregateSpec,
     DetectSpec,
@@ -37,7 +37,8 @@ WINDOW = Window(
     correlation_ids=("c-1", "c-2"),
     arrival_ms=1_700_000_101_000,
 )
-ALARM = SimpleNamespace(
+ALARM = Alarm(
+    row=0,
     detect=DetectSpec(name="surge", kind="zscore", aggregate="orders"),
     state="opened",
     value=3.0,
@@ -46,7 +47,7 @@ ALARM = SimpleNamespace(
     upper=1.5,
     score=8.25,
     threshold=4.0,
-    direction="both",
+    direction="above",
     severity="warning",
     opened_ms=1_700_000_100_000,
     sentence="orders was 3, expected 1",
@@ -91,7 +92,7 @@ def test_an_anomaly_says_what_was_seen_and_what_was_expected():
         "upper": 1.5,
         "score": 8.25,
         "threshold": 4.0,
-        "direction": "both",
+        "direction": "above",
         "severity": "warning",
         "opened_at": 1_700_000_100_000,
         "sentence": "orders was 3, expected 1",
@@ -144,7 +145,7 @@ def test_every_fact_of_an_event_is_in_its_id():
     ]
     ids = {events.window_event(me, window, sink="bus").id for me, window in other}
     ids |= {
-        events.anomaly_event(ME, WINDOW, SimpleNamespace(**{**vars(ALARM), **change}), sink="b").id
+        events.anomaly_event(ME, WINDOW, replace(ALARM, **change), sink="b").id
         for change in (
             {},
             {"state": "resolved"},

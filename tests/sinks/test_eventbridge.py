@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from clocks import VirtualClock
 from faults import Answer, CutAfter, FailEntries, FaultProxy, Garble, Hang, fault_proxy
-from support import JumpingClock, Recorder, aws_client
+from support import Recorder, aws_client
 
 from processor.core.packing import TOO_LARGE
 from processor.errors import Outage, Throttled, Unavailable
@@ -55,7 +56,7 @@ def make(client: Any, seen: Recorder, bus: str = "shop", **options: Any) -> Even
         client,
         "orders",
         bus,
-        clock=JumpingClock(),
+        clock=VirtualClock(),
         rng=random.Random(7),
         observer=seen,
         options=EventBridgeOptions(**options),
@@ -215,3 +216,37 @@ async def test_a_time_that_no_calendar_holds_hinders_no_event(sink, proxy, time_
 
 async def test_the_repr_names_the_bus(sink):
     assert repr(sink) == "<EventBridgeSink orders bus=shop>"
+
+
+# ---- beyond the bus -------------------------------------------------------------------------
+
+
+async def test_a_rule_carries_events_with_their_detail_to_a_queue(sink, proxy):
+    """The whole way that a consumer sees: PutEvents, an event pattern, a queue."""
+    async with aws_client("events", proxy.url) as events, aws_client("sqs", proxy.url) as queues:
+        url = (await queues.create_queue(QueueName="results"))["QueueUrl"]
+        pattern = json.dumps({"source": ["processor.shop"], "detail": {"city": ["Zürich"]}})
+        await events.put_rule(Name="all", EventBusName="shop", EventPattern=pattern)
+        arn = "arn:aws:sqs:us-east-1:000000000000:results"
+        target = {"Id": "queue", "Arn": arn}
+        await events.put_targets(Rule="all", EventBusName="shop", Targets=[target])
+        await sink.put([event(n) for n in range(12)])
+        got = [await one(queues, url) for _ in range(12)]
+    assert sorted(envelope["detail"]["id"] for envelope in got) == sorted(
+        f"id-{n}" for n in range(12)
+    )
+    assert {(e["source"], e["detail-type"]) for e in got} == {("processor.shop", "Window Result")}
+
+
+async def test_an_events_time_is_its_windows_end(sink, proxy):
+    await sink.put([event(0)])
+    (request,) = proxy.passed
+    assert request["Entries"][0]["Time"] == 1_700_000_000  # stand-ins ignore it
+
+
+async def one(queues: Any, url: str) -> Any:
+    """The envelope of one message, taken off the queue."""
+    answer = await queues.receive_message(QueueUrl=url, WaitTimeSeconds=9)
+    (message,) = answer["Messages"]
+    await queues.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return json.loads(message["Body"])

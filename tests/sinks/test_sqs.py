@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from clocks import VirtualClock
 from faults import Answer, CutAfter, FailEntries, FaultProxy, Garble, Hang, fault_proxy
-from support import JumpingClock, Recorder, aws_client
+from support import Recorder, aws_client
 
 from processor.errors import Outage, Unavailable
 from processor.model import DeadLetter
@@ -61,7 +62,7 @@ async def letters(client: Any, seen: Recorder) -> SqsDeadLetters:
 
 def make(client: Any, seen: Recorder, queue: str = "dead") -> SqsDeadLetters:
     return SqsDeadLetters(
-        client, queue, "orders", clock=JumpingClock(), rng=random.Random(7), observer=seen
+        client, queue, "orders", clock=VirtualClock(), rng=random.Random(7), observer=seen
     )
 
 
