@@ -154,6 +154,13 @@ async def test_entries_that_fail_alone_go_again_alone(sink, proxy, seen):
     assert seen.reasons == {"ThrottlingException", "InternalFailure"}
 
 
+async def test_an_entry_that_lacks_a_permission_waits_for_it(sink, proxy, seen):
+    proxy.script.append(FailEntries({0: "AccessDeniedException"}))
+    assert await sink.put([event(n) for n in range(3)]) == []
+    assert arrived(proxy) == ["id-1", "id-2", "id-0"]
+    assert seen.reasons == {"AccessDeniedException"}
+
+
 async def test_a_group_arrives_in_order_however_entries_fail(sink, proxy):
     events = [event(n, group=f"g{n % 3}") for n in range(30)]
     fail = FailEntries({0: "InternalFailure", 2: "ThrottlingException"})
