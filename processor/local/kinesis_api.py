@@ -42,6 +42,17 @@ def answer_to(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> 
         raise ServiceError("SerializationException", str(error)) from error
 
 
+def answer_in_part(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> bytes:
+    """As answer_to, but PutRecords refuses the second half of its records as throttled."""
+    if operation != "PutRecords":
+        return answer_to(model, operation, body, now_ms)
+    request = _put_records_requests.decode(body)
+    half = len(request.records) // 2
+    placed = model.put(_name(request), request.records[:half], now_ms) if half else []
+    refused = [Placed("", None)] * (len(request.records) - half)
+    return msgspec.json.encode(_placed_json(placed + refused, _name(request), model.account))
+
+
 def shard_of(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> str | None:
     """The shard that a request names, if it is one that can; for faults by shard."""
     if operation not in _NAMES_SHARD:
@@ -255,11 +266,14 @@ def _put_record(model: KinesisModel, request: req.PutRecord, now_ms: int) -> Jso
 
 def _put_records(model: KinesisModel, request: req.PutRecords, now_ms: int) -> Json:
     name = _name(request)
-    placed = model.put(name, request.records, now_ms)
+    return _placed_json(model.put(name, request.records, now_ms), name, model.account)
+
+
+def _placed_json(placed: list[Placed], stream: str, account: str) -> Json:
     return {
         "FailedRecordCount": sum(entry.sequence_number is None for entry in placed),
         "Records": [
-            _accepted(entry) if entry.sequence_number else _refused(entry, name, model.account)
+            _accepted(entry) if entry.sequence_number else _refused(entry, stream, account)
             for entry in placed
         ],
         "EncryptionType": "NONE",
@@ -294,6 +308,7 @@ def _get_records(model: KinesisModel, body: bytes, now_ms: int) -> bytes:
     return page_json(model.get_records(request.shard_iterator, now_ms, request.limit))
 
 
+_put_records_requests = msgspec.json.Decoder(req.PutRecords)
 _get_records_requests = msgspec.json.Decoder(req.GetRecords)
 
 

@@ -1,13 +1,17 @@
 """Faults on request: what the wire server does wrong next, as a list that is consumed in order.
 
-throttle          400 ProvisionedThroughputExceededException, nothing applied
-internal          500 InternalFailure, nothing applied
-expired_iterator  400 ExpiredIteratorException, nothing applied
-reset             the connection is reset, nothing applied
-empty             applied, and the answer is 200 with `{}`
-cut               applied, and the answer is 200 with the first half of its JSON
-lost              applied, and the connection is reset instead of an answer
-delay             applied and answered as usual, after `delay_ms`
+    throttle          400 ProvisionedThroughputExceededException, nothing applied
+    internal          500 InternalFailure, nothing applied
+    expired_iterator  400 ExpiredIteratorException, nothing applied
+    reset             the connection is reset, nothing applied
+    empty             applied, and the answer is 200 with `{}`
+    cut               applied, and the answer is 200 with the first half of its JSON
+    lost              applied, and the connection is reset instead of an answer
+    partial           PutRecords takes the first half of its records and refuses the others one by
+                      one, as throttled; any other operation is answered as usual
+    delay             applied and answered as usual, after `delay_ms`
+
+What isn't applied isn't charged to a shard's rates either.
 """
 
 from collections import deque
@@ -16,7 +20,15 @@ from typing import Literal
 import msgspec
 
 FaultKind = Literal[
-    "throttle", "internal", "expired_iterator", "reset", "empty", "cut", "lost", "delay"
+    "throttle",
+    "internal",
+    "expired_iterator",
+    "reset",
+    "empty",
+    "cut",
+    "lost",
+    "partial",
+    "delay",
 ]
 PENDING_MAX = 10_000
 

@@ -229,24 +229,31 @@ class KinesisModel:
         end of a closed shard has no next iterator and names the children.
         """
         position = self.position(iterator, now_ms)
-        stream = self.stream(position.stream, now_ms)
-        if stream.created_ms != position.created_ms:
-            raise not_found(f"Stream {stream.name} is not the one of this iterator.")
+        stream = self._same_stream(position, now_ms)
         shard = stream.shard(position.shard_id)
         if not (shard.reads.has(1, now_ms) and shard.read_bytes.has(0, now_ms)):
             raise throttled(shard.shard_id, stream.name, self.account)
-        page_max = self.limits.page_records_max
-        found = shard.read(
-            position.index, min(limit or page_max, page_max), self.limits.page_bytes_max
-        )
+        found = shard.read(position.index, self._page_records(limit), self.limits.page_bytes_max)
         shard.reads.take(1)
         shard.read_bytes.take(found.size_bytes)
-        at_tip = found.next_index >= shard.next_index
-        behind_ms = 0 if at_tip else max(1, now_ms - shard.arrived_at_ms(found.next_index))
-        if at_tip and not shard.is_open:
-            return Page(found.fragments, None, behind_ms, stream.children_of(shard.shard_id))
         following = msgspec.structs.replace(position, index=found.next_index, issued_at_ms=now_ms)
-        return Page(found.fragments, seal(following), behind_ms, [])
+        if found.next_index < shard.next_index:
+            # 0 would say that nothing is left, so a record of this millisecond counts as 1.
+            behind_ms = max(1, now_ms - shard.arrived_at_ms(found.next_index))
+            return Page(found.fragments, seal(following), behind_ms, [])
+        if shard.is_open:
+            return Page(found.fragments, seal(following), 0, [])
+        return Page(found.fragments, None, 0, stream.children_of(shard.shard_id))
+
+    def _page_records(self, limit: int | None) -> int:
+        most = self.limits.page_records_max
+        return most if limit is None else min(limit, most)
+
+    def _same_stream(self, token: Position | Listing, now_ms: int) -> Stream:
+        stream = self.stream(token.stream, now_ms)
+        if stream.created_ms != token.created_ms:
+            raise not_found(f"Stream {stream.name} is not the one that this token was made for.")
+        return stream
 
     # Listing
 
@@ -276,8 +283,7 @@ class KinesisModel:
             raise invalid_argument("NextToken is invalid.")
         if now_ms - listing.issued_at_ms > self.limits.iterator_ms:
             raise ServiceError("ExpiredNextTokenException", "NextToken has expired.")
-        if self.stream(listing.stream, now_ms).created_ms != listing.created_ms:
-            raise not_found(f"Stream {listing.stream} is not the one of this NextToken.")
+        self._same_stream(listing, now_ms)
         return listing
 
 

@@ -26,7 +26,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from processor.local.kinesis_api import answer_to, shard_of
+from processor.local.kinesis_api import answer_in_part, answer_to, shard_of
 from processor.local.kinesis_errors import ServiceError
 from processor.local.kinesis_faults import Fault, Faults
 from processor.local.kinesis_limits import MEBIBYTE, Limits
@@ -128,7 +128,8 @@ class KinesisServer:
                 raise self._injected(fault)
             case "reset":
                 return _reset(request)
-        answer = answer_to(self.model, operation, body, self.now_ms())
+        answer_of = answer_in_part if fault.kind == "partial" else answer_to
+        answer = answer_of(self.model, operation, body, self.now_ms())
         match fault.kind:
             case "lost":
                 return _reset(request)
@@ -136,7 +137,7 @@ class KinesisServer:
                 return self._response(b"{}")
             case "cut":
                 return self._response(answer[: len(answer) // 2])
-            case "delay":
+            case "delay" | "partial":
                 return self._response(answer)
 
     def _injected(self, fault: Fault) -> ServiceError:

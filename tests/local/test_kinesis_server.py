@@ -1,6 +1,7 @@
 """Our Kinesis over a socket: headers, faults on request, and a process of its own."""
 
 import asyncio
+import io
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest
 
 from processor.local.kinesis_faults import Fault
 from processor.local.kinesis_limits import Limits
-from processor.local.kinesis_server import CONTENT_TYPE, KinesisServer
+from processor.local.kinesis_server import CONTENT_TYPE, REQUEST_BODY_MAX, KinesisServer
 
 ROOT = Path(__file__).parents[2]
 NOW_S = 1_700_000_000.0
@@ -92,10 +93,10 @@ async def test_what_is_not_of_this_protocol_is_refused(
 
 
 async def test_a_body_over_the_limit_is_refused(
-    server: KinesisServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    server: KinesisServer, http: aiohttp.ClientSession
 ) -> None:
-    monkeypatch.setattr("processor.local.kinesis_server.REQUEST_BODY_MAX", 10)
-    async with put(http, server.url) as answer:
+    body = io.BytesIO(bytes(REQUEST_BODY_MAX + 1))
+    async with http.post(server.url, data=body) as answer:
         assert answer.status == 413
 
 
@@ -147,6 +148,18 @@ async def test_a_connection_is_reset_before_or_after_the_fact(
     assert held(server) == applied
     async with put(http, server.url) as answer:
         assert answer.status == 200
+
+
+async def test_a_batch_can_be_taken_in_part(
+    server: KinesisServer, http: aiohttp.ClientSession
+) -> None:
+    server.faults.add(Fault("partial", "PutRecords"))
+    batch = [{"Data": "eA==", "PartitionKey": "k"}] * 5
+    async with call(http, server.url, "PutRecords", StreamName="s", Records=batch) as answer:
+        found = orjson.loads(await answer.read())
+    assert found["FailedRecordCount"] == 3
+    assert ["ErrorCode" in entry for entry in found["Records"]] == [False] * 2 + [True] * 3
+    assert held(server) == 2
 
 
 async def test_a_delayed_answer_comes_late_and_whole(
