@@ -105,6 +105,7 @@ class Rule:
         """Count records that are wanted and on time; columns as `KeyTable` and `WindowTable`."""
         rows = self.keys.indices(keys, partition_keys)
         self._by_key.ensure(len(self.keys))
+        self._scorer.ensure(len(self.keys))
         ends = self.windows.start_ms(1) + self.windows.ordinals(times) * self._size_ms
         np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
         self.windows.add(rows, times, values, sample_of)
@@ -181,7 +182,6 @@ class Rule:
         counts[closed.keys] = closed.counts
         values = {name: _spread(n, closed.keys, column) for name, column in closed.values.items()}
         known = np.flatnonzero(self._by_key.arrays["first_end_ms"][:n] <= end_ms)
-        self._scorer.ensure(n)
         alarms = self._scorer.observe(
             end_ms - self._size_ms,
             end_ms,

@@ -1,0 +1,231 @@
+"""The promise: what a shard yields is a function of its records and marks, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processor.core.pipeline import ShardPipeline
+from processor.errors import StateUnreadable
+from processor.model import Mark, Position, Shard
+from tests.core import streams
+from tests.core.streams import MINUTE_MS, START_MS
+
+N = 400
+seeds = st.integers(0, 2**32)
+cuts = st.lists(st.integers(1, N - 1), max_size=60)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, cuts, cuts)
+def test_page_cuts_change_no_bit_of_events_letters_or_state(
+    seed: int, some: list[int], others: list[int]
+) -> None:
+    stream, plan = streams.records(seed, N), streams.plan()
+    one, two = streams.fresh(plan), streams.fresh(plan)
+    first = streams.yielded([one.feed(page) for page in streams.pages(stream, some)])
+    second = streams.yielded([two.feed(page) for page in streams.pages(stream, others)])
+    assert first == second
+    assert one.snapshot() == two.snapshot()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, cuts, st.sets(st.integers(0, 30)))
+def test_a_pipeline_restored_at_any_page_goes_on_as_if_never_stopped(
+    seed: int, where: list[int], stops: set[int]
+) -> None:
+    stream, plan = streams.records(seed, N), streams.plan()
+    parts = streams.pages(stream, where)
+    steady, moved = streams.fresh(plan), streams.fresh(plan)
+    for i, page in enumerate(parts):
+        if i in stops and moved.position is not None:
+            successor = streams.fresh(plan)
+            successor.restore(moved.snapshot(), moved.position)
+            moved = successor
+        assert moved.feed(page) == steady.feed(page)
+    assert moved.snapshot() == steady.snapshot()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_every_closed_window_has_the_figures_that_plain_fractions_give(seed: int) -> None:
+    stream = streams.records(seed, N)
+    events, _ = streams.yielded([streams.fresh(streams.plan()).feed(streams.page(stream))])
+    for rule, type_, size_ms in (("orders", "order", 1), ("payments", "payment", 3)):
+        size_ms *= MINUTE_MS
+        details = [json.loads(e.detail) for e in events if e.detail_type == "Window Result"]
+        found = {
+            (d["key"]["store"], d["window"]["start"]): d["values"]
+            for d in details
+            if d["rule"] == rule
+        }
+        expected = streams.truth(stream, size_ms, type_)
+        assert found.keys() == expected.keys()
+        for at, figures in expected.items():
+            # Squares of values about 1e-7 are cut at 2^-104, so their spread is not exact.
+            about = figures["spread"]
+            spread = about and pytest.approx(about, rel=1e-12, abs=1e-28)
+            assert found[at] == figures | {"spread": spread}
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_each_record_ends_once_counted_dropped_visibly_or_as_a_dead_letter(seed: int) -> None:
+    pipeline = streams.fresh(streams.plan())
+    step = pipeline.feed(streams.page(streams.records(seed, N)))
+    t = pipeline.totals
+    assert t.records == N
+    assert t.records == t.counted + t.duplicates + t.late + t.unmatched + t.rejects
+    assert t.rejects == len(step.dead_letters) == len({letter.id for letter in step.dead_letters})
+
+
+def test_ids_are_unique_and_bytes_repeat() -> None:
+    stream, plan = streams.records(7, 4_000), streams.plan()
+    once, _ = streams.yielded([streams.fresh(plan).feed(streams.page(stream))])
+    again, _ = streams.yielded([streams.fresh(plan).feed(streams.page(stream))])
+    assert once == again
+    assert len({event.id for event in once}) == len(once) > 200
+    assert {event.detail_type for event in once} > {"Window Result", "Anomaly Opened"}
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1", "4711"])
+def test_pythons_hash_seed_changes_no_byte(hash_seed: str) -> None:
+    script = (
+        "import hashlib; from tests.core import streams; "
+        "from tests.core.test_pipeline import fingerprint; print(fingerprint())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == fingerprint()
+
+
+def fingerprint() -> str:
+    """Of all that a pipeline yields and keeps."""
+    pipeline = streams.fresh(streams.plan())
+    pages = streams.pages(streams.records(11, 3_000), range(0, 3_000, 170))
+    events, letters = streams.yielded([pipeline.feed(page) for page in pages])
+    return hashlib.sha256(repr((events, letters)).encode() + pipeline.snapshot()).hexdigest()
+
+
+def one(at_ms: int, n: int, store: str = "store-1", **more: object) -> streams.Record:
+    event = {"id": f"x{n}", "at": at_ms, "type": "order", "store": store, "amount": 1, **more}
+    return streams.Record(json.dumps(event).encode(), store, at_ms, str(10**55 + n))
+
+
+def test_an_idle_mark_closes_what_it_passes_and_is_due_only_then() -> None:
+    """
+    minute   |--0--|--1--|          a record in each; watermark 55 s into minute 1 − 5 s
+                      ^ mark at the end of minute 1 closes it
+    """
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=())))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    step = pipeline.feed(streams.page([one(start, 1), one(start + 70_000, 2)]))
+    assert [json.loads(e.detail)["window"]["start"] for e in step.events] == [start]
+    end = start + 2 * MINUTE_MS
+    assert not pipeline.is_due(end - 1)
+    assert pipeline.is_due(end)
+    assert pipeline.position is not None
+    closed = pipeline.mark(Mark(pipeline.position, "idle", end))
+    assert [json.loads(e.detail)["window"]["end"] for e in closed.events] == [end]
+    assert pipeline.watermark_ms == end
+    assert pipeline.mark(Mark(pipeline.position, "idle", end)).events == [], "a repeat is harmless"
+
+
+def test_a_wrong_clock_counts_but_does_not_close_everybodys_windows() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=())))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    ahead = one(start + 50 * MINUTE_MS, 2)._replace(arrival_ms=start + 1_000)
+    pipeline.feed(streams.page([one(start, 1), ahead]))
+    assert pipeline.watermark_ms == start + 1_000 - 5_000
+    assert pipeline.totals.counted == 2
+    too_far = one(start + 70 * MINUTE_MS, 3)._replace(arrival_ms=start + 1_000)
+    letters = pipeline.feed(streams.page([too_far])).dead_letters
+    assert [letter.reason for letter in letters] == ["future"]
+
+
+def test_without_a_time_field_arrival_is_event_time() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=()), time=None))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    pipeline.feed(streams.page([one(start, 1)._replace(arrival_ms=start + 9_000)]))
+    assert pipeline.watermark_ms == start + 4_000
+
+
+def test_a_key_that_goes_silent_is_still_judged() -> None:
+    """Two stores, a record in each window of 30 minutes; store-2 stops for a while on day four."""
+    half_hour = 30 * MINUTE_MS
+    rule = streams.rule(detect=streams.DETECTS[1:2], size_ms=half_hour)
+    pipeline = streams.fresh(streams.plan(rule))
+    start, events = START_MS // half_hour * half_hour, []
+    for window in range(200):
+        is_silent = 150 <= window < 170
+        for store in ("store-1",) if is_silent else ("store-1", "store-2"):
+            record = one(start + window * half_hour, 2 * window + (store == "store-2"), store)
+            events += pipeline.feed(streams.page([record])).events
+    alarms = [json.loads(e.detail) for e in events if e.detail_type != "Window Result"]
+    assert [(a["key"]["store"], a["anomaly"]["state"]) for a in alarms] == [
+        ("store-2", "opened"),
+        ("store-2", "resolved"),
+    ]
+    assert alarms[0]["count"] == 0
+    assert alarms[0]["values"]["orders"] == 0
+    assert alarms[0]["values"]["average"] is None
+
+
+def test_records_that_an_explicit_hash_key_sent_elsewhere_carry_their_shard() -> None:
+    half = Shard("shardId-000000000001", 0, 2**127 - 1)
+    plan = streams.plan(streams.rule(detect=()))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    stores = [f"store-{i}" for i in range(20)]
+    stream = [one(start, i, store) for i, store in enumerate(stores)]
+    stream += [one(start, 100, "store-1")._replace(partition_key="somebody")]
+    stream += [one(start + 5 * MINUTE_MS, 101, "store-1")]
+    events = ShardPipeline(plan, half, "1").feed(streams.page(stream)).events
+    parts = {
+        (d["key"]["store"], d.get("part")) for d in map(json.loads, (e.detail for e in events))
+    }
+    lower = {s for s in stores if int(hashlib.md5(s.encode()).hexdigest(), 16) < 2**127}
+    homeless = {(s, half.id) for s in set(stores) - lower} | {("store-1", half.id)}
+    assert parts == {(s, None) for s in lower} | homeless
+
+
+def test_past_max_groups_new_keys_share_the_window_of_other() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=(), max_groups=3)))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    stream = [one(start, i, f"store-{i}") for i in range(8)]
+    events = pipeline.feed(streams.page([*stream, one(start + 5 * MINUTE_MS, 99)])).events
+    found = {d["key"]["store"]: d["count"] for d in map(json.loads, (e.detail for e in events))}
+    assert found == {"store-0": 1, "store-1": 1, "store-2": 1, "__other__": 5}
+
+
+def test_at_the_shards_end_open_windows_close_as_its_part() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=())))
+    pipeline.feed(streams.page([one(START_MS, 1), one(START_MS, 2, "store-2")]))
+    details = [json.loads(e.detail) for e in pipeline.end().events]
+    assert [(d["key"]["store"], d["part"]) for d in details] == [
+        ("store-1", streams.SHARD.id),
+        ("store-2", streams.SHARD.id),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [(b"", "incomplete"), (b"\x00" * 40, "compression"), (None, "incomplete")]
+)
+def test_a_state_that_cannot_be_read_is_refused(state: bytes | None, reason: str) -> None:
+    plan = streams.plan()
+    used = streams.fresh(plan)
+    used.feed(streams.page(streams.records(1, 100)))
+    damaged = used.snapshot()[:-20] if state is None else state
+    with pytest.raises(StateUnreadable, match=reason):
+        streams.fresh(plan).restore(damaged, Position("after", "1"))
