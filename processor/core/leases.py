@@ -101,7 +101,7 @@ class Machine:
 
     def wake_at(self) -> float | None:
         """When to call `commands` again if no fact comes before."""
-        return self._wake_at
+        return None if self._wake_at == float("inf") else self._wake_at
 
     def knows(self, shard_id: str) -> bool:
         """Whether the shard had a row when rows were read last."""
@@ -161,18 +161,16 @@ class Machine:
             self._die()
 
     def on_shards(
-        self,
-        rows: Iterable[ShardRow],
-        sent_at: float,
-        now: float,
-        *,
-        discovered: bool,
-        jitter: float,
+        self, rows: Iterable[ShardRow], sent_at: float, now: float, jitter: float | None = None
     ) -> None:
-        """All shard rows, read after `sent_at`; `jitter` in 0.8..1.2 spreads the next discovery."""
+        """All shard rows, read after `sent_at`.
+
+        `jitter`: with a discovery only; 0.8 to 1.2, spreads the next one.
+        """
         self._busy.discard("ReadShards")
-        self._shards_at = float("inf")
-        if discovered:
+        if self._shards_at <= sent_at:
+            self._shards_at = float("inf")
+        if jitter is not None:
             share = max(1, len(self._fleet.live())) / 8
             self._discover_at = now + self._timing.discovery_s * share * jitter
         self._fleet.on_shards(rows, now)

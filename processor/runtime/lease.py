@@ -1,0 +1,306 @@
+"""One shard's lease as its task holds it: load, checkpoint, mark, end.
+
+Every write is conditional on our epoch and on the commit number before it. A write whose answer
+got lost is settled by a consistent read: it was applied if and only if the row carries our
+`write_id`; the lease is lost if and only if the epoch is another (or an operator released it).
+Calls take effect in the order in which they are made, one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from processor.core.rows import Pair, ShardRow, committed, ended, marked, unreferenced
+from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
+from processor.model import Mark, Position, Shard
+from processor.ports import Clock, LeaseTable, Written
+from processor.runtime.lease_observer import LeaseObserver
+from processor.runtime.state_store import StateStore
+
+CALL_TIMEOUT_S = 5.0
+STATE_TIMEOUT_S = 60.0  # hundreds of MB; nothing refers to them yet, so validity does not matter
+BACKOFF_MIN_S = 0.1
+BACKOFF_MAX_S = 5.0
+
+T = TypeVar("T")
+
+
+class Restored(NamedTuple):
+    """Where to go on: restore `state` (None: a fresh shard), read after `position`, apply `marks`
+    at their positions again."""
+
+    position: Position
+    state: bytes | None
+    marks: tuple[Mark, ...]
+
+
+class Keeper(Protocol):
+    """What a lease needs of the loop that upholds it."""
+
+    table: LeaseTable
+    states: StateStore
+    clock: Clock
+    rng: random.Random
+    observer: LeaseObserver
+
+    def valid_for_s(self) -> float:
+        """Seconds in which effects may start."""
+
+    async def await_valid(self) -> None:
+        """Until effects may start again."""
+
+    async def child_rows(self, row: ShardRow, children: tuple[Shard, ...]) -> list[ShardRow]: ...
+
+    def on_committed(self, row: ShardRow) -> None: ...
+
+    def on_ended(self, row: ShardRow, children: list[ShardRow]) -> None: ...
+
+    def in_background(self, operation: str, work: Callable[[], Awaitable[object]]) -> None:
+        """Best effort: carried out when there is room, failures reported to the observer."""
+
+
+class Lease:
+    """The right to work on one shard, under one epoch."""
+
+    def __init__(self, row: ShardRow, keeper: Keeper, margin_s: float) -> None:
+        self.shard = row.shard
+        self.epoch = row.epoch
+        self.incarnation = row.incarnation
+        self.stopping = asyncio.Event()  # set: commit and return
+        self.row = row  # as last known
+        self.has_ended = False
+        self._keeper = keeper
+        self._margin_s = margin_s
+        self._base = row.pairs[-1]  # the pair that we started from, or committed last
+        self._is_certain = True  # no write of ours may still be under way unseen
+        self._is_open = True
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        state = "open" if self._is_open else "closed"
+        return f"<Lease {self.shard.id} epoch {self.epoch} at {self.row.position} {state}>"
+
+    # ---- validity
+
+    def valid_for_s(self) -> float:
+        """Seconds in which effects may still start; 0 and less: none may."""
+        return self._keeper.valid_for_s() if self._is_open else 0.0
+
+    def check_valid(self) -> bool:
+        """Whether an effect may start now; LeaseLost if none ever may again."""
+        if not self._is_open:
+            raise LeaseLost(self.shard.id, self.epoch)
+        return self._keeper.valid_for_s() > 0
+
+    async def fence(self) -> None:
+        """Before every effect: waits while our validity is in doubt; LeaseLost once it is gone.
+
+        Cancelling is safe.
+        """
+        while not self.check_valid():
+            await self._keeper.await_valid()
+
+    def close(self) -> None:
+        """The lease is over, for whatever reason: every later call raises LeaseLost."""
+        self._is_open = False
+
+    # ---- what a shard's task does
+
+    async def load(self, *, older: bool = False) -> Restored:
+        """The newest pair whose state can be read; the pair before it otherwise.
+
+        `older`: leave the newest out, for its state could be read but not restored.
+        StateUnreadable if none is left. Waits while a store is out. Cancelling is safe.
+        """
+        reason = "the only pair can't be restored"
+        for pair in reversed(self.row.pairs[:-1] if older else self.row.pairs):
+            try:
+                state = await self._state_of(pair)
+            except StateUnreadable as error:
+                reason = error.reason
+                self._keeper.observer.on_fallback(self.shard.id, reason)
+                continue
+            self._base = pair
+            marks = tuple(entry.mark for entry in self.row.marks if entry.commit > pair.commit)
+            return Restored(pair.position, state, marks)
+        raise StateUnreadable(self.shard.id, reason)
+
+    async def checkpoint(
+        self, position: Position, state: bytes, *, caught_up_at_ms: int | None = None
+    ) -> None:
+        """Commit position and state together.
+
+        Waits out outages as long as the lease may still be ours. Raises LeaseLost, and Unavailable
+        when a permission or a store is missing. Cancelling leaves open whether it was committed;
+        the next call finds out.
+        """
+
+        async def change(before: ShardRow, write_id: str) -> ShardRow:
+            pair = await self._store(before, write_id, position, state)
+            after = committed(before, self._base, pair, write_id)
+            return (
+                after
+                if caught_up_at_ms is None
+                else replace(after, caught_up_at_ms=caught_up_at_ms)
+            )
+
+        async with self._lock:
+            before, after = await self._observed(self._settle(change, self._keeper.table.write))
+            self._took_effect(before, after)
+
+    async def mark(self, mark: Mark) -> None:
+        """Commit a mark; apply it only after this returned. Raises and waits like `checkpoint`."""
+
+        async def change(before: ShardRow, write_id: str) -> ShardRow:
+            return marked(before, mark, write_id)
+
+        async with self._lock:
+            await self._settle(change, self._keeper.table.write)
+
+    async def end(self, position: Position, state: bytes, children: tuple[Shard, ...]) -> None:
+        """Commit the shard's last pair, at END, and create its children, in one transaction.
+
+        Then there is nothing more to do: return. Raises and waits like `checkpoint`.
+        """
+        async with self._lock:
+            rows = await self._retry("find children", lambda: self._child_rows(children))
+
+            async def change(before: ShardRow, write_id: str) -> ShardRow:
+                pair = await self._store(before, write_id, position, state)
+                return ended(before, self._base, pair, write_id)
+
+            async def write(before: ShardRow, after: ShardRow) -> Written:
+                return await self._keeper.table.end(before, after, rows)
+
+            before, after = await self._observed(self._settle(change, write))
+            self.has_ended = True
+            self._took_effect(before, after)
+            self._keeper.on_ended(after, rows)
+
+    # ---- how it is done
+
+    async def _settle(
+        self,
+        change: Callable[[ShardRow, str], Awaitable[ShardRow]],
+        write: Callable[[ShardRow, ShardRow], Awaitable[Written]],
+    ) -> tuple[ShardRow, ShardRow]:
+        """Write until it is known to be applied; the rows before and after it. LeaseLost if not."""
+        write_id = f"{self._keeper.rng.getrandbits(64):016x}"
+        before, after = self.row, None
+        while True:
+            current = await self._current(write_id)
+            if after is not None and current.write_id == write_id:
+                self.row = after
+                return before, after
+            if after is None or not current.same_version(before):
+                before = current
+                after = await change(before, write_id)
+            self._is_certain = False
+            await self._write_once(write, before, after)
+
+    async def _write_once(
+        self,
+        write: Callable[[ShardRow, ShardRow], Awaitable[Written]],
+        before: ShardRow,
+        after: ShardRow,
+    ) -> None:
+        try:
+            written = await self._effect(lambda: write(before, after))
+        except (Outage, TimeoutError) as error:
+            await self._pause("commit", error, 0)
+            return
+        if written.row is not None:
+            self.row, self._is_certain = written.row, True
+
+    async def _current(self, write_id: str) -> ShardRow:
+        """The row as it stands; LeaseLost if it is not ours any more."""
+        if not self._is_certain:
+            row = await self._retry("read the shard's row", self._read)
+            if row is None:
+                raise LeaseLost(self.shard.id, self.epoch)
+            self.row, self._is_certain = row, True
+        is_ours = self.row.epoch == self.epoch
+        if not is_ours or (self.row.owner is None and self.row.write_id != write_id):
+            raise LeaseLost(self.shard.id, self.epoch)
+        return self.row
+
+    async def _read(self) -> ShardRow | None:
+        return await self._keeper.table.read_shard(self.row.stream, self.shard.id)
+
+    async def _child_rows(self, children: tuple[Shard, ...]) -> list[ShardRow]:
+        return await self._keeper.child_rows(self.row, children)
+
+    async def _state_of(self, pair: Pair) -> bytes | None:
+        ref = pair.state
+        if ref is None:
+            return None
+        get = functools.partial(self._keeper.states.get, self.shard.id, ref)
+        return await self._retry("get state", get, STATE_TIMEOUT_S)
+
+    async def _store(
+        self, before: ShardRow, write_id: str, position: Position, state: bytes
+    ) -> Pair:
+        commit = before.commit + 1
+        put = functools.partial(self._keeper.states.put, before, commit, write_id, state)
+        return Pair(position, commit, await self._retry("put state", put, STATE_TIMEOUT_S))
+
+    def _took_effect(self, before: ShardRow, after: ShardRow) -> None:
+        self._base = after.pairs[-1]
+        self._keeper.on_committed(after)
+        stale = unreferenced(before, after)
+        if stale:
+            remove = functools.partial(self._keeper.states.remove, stale)
+            self._keeper.in_background("remove states", remove)
+
+    async def _observed(
+        self, settling: Awaitable[tuple[ShardRow, ShardRow]]
+    ) -> tuple[ShardRow, ShardRow]:
+        """Tells the observer how long it took and how it came out."""
+        clock, observer = self._keeper.clock, self._keeper.observer
+        started_at = clock.monotonic()
+        try:
+            before, after = await settling
+        except LeaseLost:
+            observer.on_checkpoint(self.shard.id, "lost", 0, clock.monotonic() - started_at)
+            raise
+        except Exception:
+            observer.on_checkpoint(self.shard.id, "failed", 0, clock.monotonic() - started_at)
+            raise
+        ref = after.pairs[-1].state
+        size = ref.stored_bytes if ref else 0
+        observer.on_checkpoint(self.shard.id, "committed", size, clock.monotonic() - started_at)
+        return before, after
+
+    async def _retry(
+        self, operation: str, call: Callable[[], Awaitable[T]], timeout_s: float = CALL_TIMEOUT_S
+    ) -> T:
+        """Repeat what has no effect by itself, through outages, while the lease may be ours."""
+        attempt = 0
+        while True:
+            await self.fence()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await call()
+            except (Outage, TimeoutError) as error:
+                await self._pause(operation, error, attempt)
+                attempt += 1
+
+    async def _effect(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Start only while valid, and take no longer than validity lasts."""
+        await self.fence()
+        rest_s = self.valid_for_s() + self._margin_s
+        async with asyncio.timeout(min(CALL_TIMEOUT_S, rest_s)):
+            return await call()
+
+    async def _pause(self, operation: str, error: Exception, attempt: int) -> None:
+        """Full jitter, from a tenth of a second to five; longer at once if we ask too often."""
+        self._keeper.observer.on_error(operation, error)
+        first_s = 10 * BACKOFF_MIN_S if isinstance(error, Throttled) else BACKOFF_MIN_S
+        ceiling_s = min(BACKOFF_MAX_S, first_s * 2 ** min(attempt, 10))
+        await self._keeper.clock.sleep(self._keeper.rng.uniform(0, ceiling_s))

@@ -1,0 +1,434 @@
+"""The shell of the lease machine: carries out its commands, runs one task a shard, upholds leases.
+
+One supervising task asks the machine what to do and waits; every command is carried out in a task
+of its own, so that a heartbeat never waits behind anything. A worker that others took for dead
+drops everything and joins again under a new id, with a new machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from processor.core import commands as c
+from processor.core.leases import Machine, TaskEnd
+from processor.core.lineage import children_of, undiscovered
+from processor.core.rows import AppRow, ShardRow, StreamKey
+from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
+from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
+from processor.ports import Clock, LeaseTable, ObjectStore
+from processor.runtime.lease import Lease as Lease
+from processor.runtime.lease import Restored as Restored
+from processor.runtime.lease_observer import LeaseObserver
+from processor.runtime.state_store import StateStore
+
+CALL_TIMEOUT_S = 2.0  # below the gap between two reads that may count, and a heartbeat's period
+LISTING_TIMEOUT_S = 20.0  # ListShards of thousands of shards is many pages
+SWEEP_TIMEOUT_S = 60.0
+BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left to a later sweep
+JITTER = 0.2
+
+
+class Listing(Protocol):
+    """What leases need of a source: which stream it is and which shards it has."""
+
+    async def describe(self) -> StreamInfo: ...
+
+    async def list_shards(self) -> list[Shard]: ...
+
+
+@dataclass(frozen=True)
+class LeasePorts:
+    """The outside world of a lease loop; `rng` gives ids and jitter, so a seed is a history."""
+
+    table: LeaseTable
+    objects: ObjectStore | None
+    source: Listing
+    clock: Clock
+    rng: random.Random
+
+
+class LeaseStatus(Struct, frozen=True):
+    """One shard for the status page; `stage` and `held_for_s` only where we hold it."""
+
+    shard_id: str
+    owner: str | None
+    epoch: int
+    position: str
+    ended: bool
+    incarnation: str
+    caught_up_at_ms: int | None
+    stage: str | None = None
+    held_for_s: float | None = None
+
+
+def start_position(start: str, service_date_ms: int) -> Position:
+    """Where a new application starts; `latest` is pinned to the service's own time."""
+    if start == "trim_horizon":
+        return TRIM_HORIZON
+    if start == "latest":
+        return Position("at_time", str(service_date_ms))
+    moment = datetime.fromisoformat(start)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return Position("at_time", str(int(moment.timestamp() * 1000)))
+
+
+class LeaseLoop:
+    """One worker's leases on one stream."""
+
+    def __init__(
+        self,
+        ports: LeasePorts,
+        run_shard: Callable[[Lease], Awaitable[None]],
+        *,
+        start: str = "trim_horizon",
+        timing: c.Timing | None = None,
+        observer: LeaseObserver | None = None,
+    ) -> None:
+        self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
+        self.observer = observer or LeaseObserver()
+        self.states = StateStore(ports.table.items, ports.objects)
+        self._source = ports.source
+        self._run_shard = run_shard
+        self._start = start
+        self._timing = timing or c.Timing()
+        self._machine = Machine(self._new_id(), self._timing)
+        self._app = AppRow(StreamKey("", 0), TRIM_HORIZON)
+        self._has_joined = False
+        self._leases: dict[str, Lease] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by shard
+        self._upkeep: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._valid = asyncio.Event()
+        self._fatal: Unavailable | None = None
+
+    def __repr__(self) -> str:
+        return f"<LeaseLoop {self._machine!r}>"
+
+    # ---- for the rest of the process
+
+    @property
+    def worker_id(self) -> str:
+        return self._machine.worker_id
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether effects may start: false before joining, and while heartbeats fail."""
+        return self.valid_for_s() > 0
+
+    def leases(self) -> list[LeaseStatus]:
+        """All shards as this worker last saw them, in order of ids."""
+        now = self.clock.monotonic()
+        return [self._status(row, now) for _, row in sorted(self._machine.rows().items())]
+
+    def _status(self, row: ShardRow, now: float) -> LeaseStatus:
+        mine = self._machine.leases.get(row.id)
+        row = mine.row if mine else row
+        return LeaseStatus(
+            row.id,
+            row.owner,
+            row.epoch,
+            str(row.position),
+            row.ended,
+            row.incarnation,
+            row.caught_up_at_ms,
+            mine.stage.value if mine else None,
+            now - mine.since if mine else None,
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping` is set and every lease is handed over, or the drain time is over.
+
+        Raises Unavailable if table, stream or a permission is missing at the start. Cancelling is
+        safe: shard tasks end at once, and the leases fall to others after their TTL.
+        """
+        info = await self._source.describe()
+        key = StreamKey.of(info)
+        self._app = await self._pinned(
+            AppRow(key, start_position(self._start, info.service_date_ms))
+        )
+        watcher = asyncio.create_task(self._wake_on(stopping))
+        try:
+            while not self._machine.is_finished:
+                await self._live(stopping)
+        finally:
+            watcher.cancel()
+            await self._end_tasks([watcher, *self._background])
+
+    # ---- the loop
+
+    async def _pinned(self, row: AppRow) -> AppRow:
+        while True:
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    return await self.table.pin(row)
+            except (Outage, TimeoutError) as error:
+                self.observer.on_error("pin", error)
+                await self.clock.sleep(self.rng.uniform(0, 2 * self._timing.retry_s))
+
+    async def _wake_on(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._wake.set()
+
+    async def _live(self, stopping: asyncio.Event) -> None:
+        """The life of one worker id."""
+        machine = self._machine
+        try:
+            while not (machine.is_dead or machine.is_finished):
+                self._wake.clear()
+                now = self.clock.monotonic()
+                if stopping.is_set():
+                    machine.on_stop(now)
+                for command in machine.commands(now):
+                    self._carry_out(command)
+                self._tell_validity()
+                await self._pause(machine.wake_at())
+                if self._fatal is not None:
+                    raise self._fatal
+            for command in machine.commands(self.clock.monotonic()):
+                self._carry_out(command)  # a dead machine only cancels
+        finally:
+            for lease in self._leases.values():
+                lease.close()
+            await self._end_tasks([*self._upkeep, *self._tasks.values()])
+        if machine.is_dead:
+            self.observer.on_buried_self(machine.worker_id)
+            self._machine = Machine(self._new_id(), self._timing)
+            self._machine.is_finished = stopping.is_set()
+
+    async def _pause(self, until: float | None) -> None:
+        """Until something happened, or the machine wants to be asked again."""
+        delay_s = None if until is None else max(0.0, until - self.clock.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+
+    async def _end_tasks(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _tell_validity(self) -> None:
+        if self.is_valid:
+            self._valid.set()
+        else:
+            self._valid.clear()
+
+    def _new_id(self) -> str:
+        return str(UUID(int=self.rng.getrandbits(128), version=4))
+
+    # ---- commands
+
+    def _carry_out(self, command: c.Command) -> None:
+        match command:
+            case c.Run(row=row):
+                self._start_shard(row)
+            case c.Stop(shard_id=shard_id):
+                self._leases[shard_id].stopping.set()
+            case c.Cancel(shard_id=shard_id):
+                self._cancel(shard_id)
+            case _:
+                attempt = self._attempt(self._machine, command)
+                _keep(self._upkeep, asyncio.create_task(attempt))
+
+    async def _attempt(self, machine: Machine, command: c.Command) -> None:
+        """One call; its answer, or its failure, becomes a fact."""
+        sent_at = self.clock.monotonic()
+        try:
+            async with asyncio.timeout(_timeout_s(command)):
+                await self._perform(machine, command, sent_at)
+        except Exception as error:  # anything: the machine must hear that nothing came of it
+            self.observer.on_error(type(command).__name__, error)
+            machine.on_failed(command, self.clock.monotonic())
+            if isinstance(error, Unavailable) and not self._has_joined:
+                self._fatal = error
+        finally:
+            self._wake.set()
+
+    async def _perform(self, machine: Machine, command: c.Command, sent_at: float) -> None:
+        match command:
+            case c.Join() | c.Heartbeat():
+                await self._beat(machine, command, sent_at)
+            case c.Leave(worker_id=worker_id):
+                await self.table.delete_worker(worker_id)
+                machine.on_left()
+            case c.ReadWorkers():
+                machine.on_workers(await self.table.read_workers(), self.clock.monotonic())
+            case c.ReadShards(discover=discover):
+                await self._read_shards(machine, discover, sent_at)
+            case c.ReadShard(shard_id=shard_id):
+                row = await self.table.read_shard(self._app.stream, shard_id)
+                machine.on_shard(shard_id, row, self.clock.monotonic())
+            case c.Bury(worker_id=worker_id, counter=counter):
+                if await self.table.bury(worker_id, counter):
+                    self.observer.on_buried(worker_id)
+                machine.on_buried(worker_id, self.clock.monotonic())
+            case c.Forget(worker_id=worker_id):
+                await self.table.delete_worker(worker_id)
+                machine.on_buried(worker_id, self.clock.monotonic())
+            case c.Claim() | c.Release():
+                await self._change_owner(machine, command)
+
+    async def _beat(self, machine: Machine, command: c.Join | c.Heartbeat, sent_at: float) -> None:
+        if isinstance(command, c.Join):
+            await self.table.join(command.row)
+            alive = True
+            self._has_joined = True
+            self.observer.on_joined(machine.worker_id)
+        else:
+            alive = await self.table.heartbeat(command.row)
+        now = self.clock.monotonic()
+        machine.on_heartbeat(alive, sent_at, now)
+        self.observer.on_heartbeat(now - sent_at)
+        self._tell_validity()
+
+    async def _read_shards(self, machine: Machine, discover: bool, sent_at: float) -> None:
+        jitter = None
+        if discover:
+            await self._discover()
+            jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
+        rows = await self.table.read_shards(self._app.stream)
+        machine.on_shards(rows, sent_at, self.clock.monotonic(), jitter)
+        self._tell_validity()
+
+    async def _discover(self) -> None:
+        """Rows for all listed shards; the listing comes first (`lineage.undiscovered`)."""
+        listing = await self._source.list_shards()
+        stream = self._app.stream
+        rows = {row.id: row for row in await self.table.read_shards(stream)}
+        fresh = undiscovered(stream, listing, rows, self._app.start)
+        if fresh:
+            await self.table.create_shards(fresh)
+
+    async def _change_owner(self, machine: Machine, command: c.Claim | c.Release) -> None:
+        written = await self.table.write(command.before, command.after)
+        now = self.clock.monotonic()
+        row = command.after
+        if not written.applied:
+            machine.on_shard(row.id, written.row, now)
+        elif isinstance(command, c.Claim):
+            machine.on_claimed(row, now)
+            self.observer.on_claimed(row)
+        else:
+            machine.on_released(row, now)
+            self.observer.on_released(row.id, row.successor)
+
+    # ---- shard tasks
+
+    def _start_shard(self, row: ShardRow) -> None:
+        lease = Lease(row, self, self._timing.margin_s)
+        self._leases[row.id] = lease
+        before = self._tasks.get(row.id)
+        self._tasks[row.id] = asyncio.create_task(self._supervise(lease, before))
+        self.in_background("sweep states", lambda: self.states.sweep(row))
+
+    def _cancel(self, shard_id: str) -> None:
+        lease = self._leases[shard_id]
+        if shard_id not in self._machine.leases:
+            self.observer.on_lost(shard_id, lease.epoch)
+        lease.close()
+        self._tasks[shard_id].cancel()
+
+    async def _supervise(self, lease: Lease, before: asyncio.Task[None] | None) -> None:
+        """Run a shard's task to whatever end, and tell the machine which it was."""
+        machine = self._machine
+        if before is not None:
+            await asyncio.wait([before])
+        how: TaskEnd = "waited"  # cancelled: at the end of the drain time, or lost anyway
+        error: Exception | None = None
+        try:
+            await self._run_shard(lease)
+            how = "stopped"
+            assert lease.has_ended or lease.stopping.is_set(), "returned though nobody asked"
+        except Exception as caught:
+            error, how = caught, _end_by(caught)
+        finally:
+            lease.close()
+            machine.on_task_end(lease.row, how, self.clock.monotonic())
+            if error is not None:
+                self._report(machine, lease, error)
+            if self._leases.get(lease.shard.id) is lease:
+                del self._leases[lease.shard.id], self._tasks[lease.shard.id]
+            self._wake.set()
+
+    def _report(self, machine: Machine, lease: Lease, error: Exception) -> None:
+        mine = machine.leases.get(lease.shard.id)
+        if isinstance(error, LeaseLost):
+            self.observer.on_lost(lease.shard.id, lease.epoch)
+        elif mine is not None and mine.stage.value == "parked":
+            self.observer.on_parked(lease.shard.id, error)
+        else:
+            self.observer.on_task_failed(lease.shard.id, error, mine.failures if mine else 0)
+
+    # ---- what leases need (`lease.Keeper`)
+
+    def valid_for_s(self) -> float:
+        return self._machine.valid_for_s(self.clock.monotonic())
+
+    async def await_valid(self) -> None:
+        self._tell_validity()
+        await self._valid.wait()
+
+    async def child_rows(self, row: ShardRow, children: tuple[Shard, ...]) -> list[ShardRow]:
+        """Rows of a shard's children; where a parent is unknown, after another discovery."""
+        machine = self._machine
+        parents = {parent for child in children for parent in child.parents}
+        if not all(machine.knows(parent) for parent in parents):
+            await self._discover()
+            rows = await self.table.read_shards(self._app.stream)
+            known = {known.id for known in rows}
+        else:
+            known = set(machine.rows())
+        return children_of(row, children, known, self._app.start, machine.worker_id)
+
+    def on_committed(self, row: ShardRow) -> None:
+        self._machine.on_committed(row)
+
+    def on_ended(self, row: ShardRow, children: list[ShardRow]) -> None:
+        self._machine.on_ended(row, children, self.clock.monotonic())
+        self.observer.on_ended(row, tuple(child.id for child in children))
+        self._wake.set()
+
+    def in_background(self, operation: str, work: Callable[[], Awaitable[object]]) -> None:
+        if len(self._background) < BACKGROUND_MAX:
+            _keep(self._background, asyncio.create_task(self._best_effort(operation, work)))
+
+    async def _best_effort(self, operation: str, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            async with asyncio.timeout(SWEEP_TIMEOUT_S):
+                await work()
+        except (Outage, Unavailable, TimeoutError) as error:
+            self.observer.on_error(operation, error)
+
+
+def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+def _timeout_s(command: c.Command) -> float:
+    if isinstance(command, c.ReadShards):
+        return LISTING_TIMEOUT_S if command.discover else 2 * CALL_TIMEOUT_S
+    return CALL_TIMEOUT_S
+
+
+def _end_by(error: Exception) -> TaskEnd:
+    """What an error says about the shard: lost, unreadable, worth waiting for, or wrong."""
+    match error:
+        case LeaseLost():
+            return "lost"
+        case StateUnreadable():
+            return "unreadable"
+        case Outage() | Unavailable():
+            return "waited"
+    return "failed"

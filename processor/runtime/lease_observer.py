@@ -1,0 +1,53 @@
+"""What leases tell metrics and logs: do-nothing methods; an observer overrides what it wants.
+
+Called from the event loop, synchronously: an observer must neither block nor raise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from processor.core.rows import ShardRow
+
+CheckpointOutcome = Literal["committed", "lost", "failed"]
+
+
+class LeaseObserver:
+    """Hears of every change of a lease; does nothing with it."""
+
+    def on_joined(self, worker_id: str) -> None:
+        """A new worker's row stands; a second one in a process follows `on_buried_self`."""
+
+    def on_buried_self(self, worker_id: str) -> None:
+        """Others took us for dead, or our row was deleted: everything was dropped."""
+
+    def on_buried(self, worker_id: str) -> None:
+        """We buried a worker whose heartbeats had stopped."""
+
+    def on_heartbeat(self, seconds: float) -> None:
+        """A heartbeat was answered, after so long."""
+
+    def on_claimed(self, row: ShardRow) -> None: ...
+
+    def on_released(self, shard_id: str, successor: str | None) -> None: ...
+
+    def on_lost(self, shard_id: str, epoch: int) -> None:
+        """Somebody else owns the shard: its task ends here."""
+
+    def on_ended(self, row: ShardRow, children: tuple[str, ...]) -> None: ...
+
+    def on_checkpoint(
+        self, shard_id: str, outcome: CheckpointOutcome, stored_bytes: int, seconds: float
+    ) -> None: ...
+
+    def on_task_failed(self, shard_id: str, error: Exception, failures: int) -> None:
+        """The shard goes back to its last checkpoint; `failures` in a row so far."""
+
+    def on_parked(self, shard_id: str, error: Exception) -> None:
+        """The shard stays owned and unread until a person looks at it."""
+
+    def on_fallback(self, shard_id: str, reason: str) -> None:
+        """A state could not be read; the pair before it is used."""
+
+    def on_error(self, operation: str, error: Exception) -> None:
+        """A call failed and will be repeated, or left something behind for a later sweep."""
