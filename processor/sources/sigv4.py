@@ -34,11 +34,11 @@ class Signer:
     """Signs requests to one endpoint; forgets a day's key when the day or the secret changes."""
 
     def __init__(self, url: str, region: str, service: str) -> None:
-        self.url = url
+        self.url = url if urlsplit(url).path else f"{url}/"  # a proxy is told the path as signed
         self.region = region
         self._service = service
         self._host = host_of(url)
-        path = quote(urlsplit(url).path or "/", safe="/~")
+        path = quote(urlsplit(self.url).path, safe="/~")
         self._head = f"POST\n{path}\n\ncontent-type:{CONTENT_TYPE}\nhost:{self._host}\nx-amz-date:"
         self._second = -1
         self._stamp = ""

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
-from clocks import VirtualClock
 
 from processor.local.kinesis_limits import Limits
 from processor.local.kinesis_server import KinesisServer
@@ -19,6 +18,7 @@ from processor.sources.kinesis import KinesisSource, Reading
 from processor.sources.memory import MemorySource
 from processor.sources.sigv4 import Signer
 from processor.sources.wire import Wire
+from tests.clocks import VirtualClock
 
 SHARD = "shardId-000000000000"
 CHILDREN = ("shardId-000000000001", "shardId-000000000002")

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 from aiohttp import web
-from clocks import VirtualClock
 
 from processor.core.pacing import Pace
 from processor.local.kinesis_limits import Limits
@@ -19,6 +18,7 @@ from processor.sources.budget import ByteBudget
 from processor.sources.kinesis import KinesisSource, Reading
 from processor.sources.sigv4 import Signer
 from processor.sources.wire import Wire
+from tests.clocks import VirtualClock
 
 SHARD = "shardId-000000000000"
 

@@ -1,10 +1,10 @@
 """What the stream in memory does beyond the contract of all sources."""
 
 import pytest
-from clocks import VirtualClock
 
 from processor.model import END, TRIM_HORIZON, Position, Shard
 from processor.sources.memory import MemorySource
+from tests.clocks import VirtualClock
 
 MIDDLE = 2**127
 LEFT, RIGHT = Shard("left", 0, MIDDLE - 1), Shard("right", MIDDLE, 2**128 - 1)
