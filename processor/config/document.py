@@ -7,7 +7,7 @@ and merges are allowed, within bounds: a small file can't unfold into a large tr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -183,9 +183,9 @@ def plain(tree: Any) -> Any:
             return tree
 
 
-def override(document: Document, assignments: Iterable[str], env: Mapping[str, str]) -> Document:
+def override(document: Document, assignments: Sequence[str], env: Mapping[str, str]) -> Document:
     """The document with each `a.b=value` set; values are YAML, keys that are missing are made."""
-    root = document.root if document.root is not None else {}
+    root = {} if document.root is None and assignments else document.root
     changed = Document(root, dict(document.places), list(document.errors))
     for assignment in assignments:
         _set(changed, assignment, env)

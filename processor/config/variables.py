@@ -16,7 +16,7 @@ _SHOWN = "".join(chr(0xE000 + i) for i in range(len(_HIDDEN)))  # private use ar
 _HIDE = str.maketrans(_HIDDEN, _SHOWN)
 _SHOW = str.maketrans(_SHOWN, _HIDDEN)
 
-_ANY = re.compile(r"\$\{[^{}\n]*\}")
+_ANY = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}\n]*)?\}")
 _PARTS = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<inside>[^{}\n]*)\}|(?P<open>\$\{)")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>.*))?", re.DOTALL)
 SYNTAX = "${NAME} or ${NAME:-default}; $${ stands for a plain ${"
