@@ -5,7 +5,8 @@
 The hot answer, GetRecords, is one join over fragments that were rendered when the records were put.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,19 +35,16 @@ def answer_to(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> 
     found = _OPERATIONS.get(operation)
     if found is None:
         raise ServiceError("UnknownOperationException", f"{operation!r} is not an operation here.")
-    try:
+    with _in_the_services_words():
         return found(model, body, now_ms)
-    except msgspec.ValidationError as error:
-        raise invalid_value(str(error)) from error
-    except msgspec.DecodeError as error:
-        raise ServiceError("SerializationException", str(error)) from error
 
 
 def answer_in_part(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> bytes:
     """As answer_to, but PutRecords refuses the second half of its records as throttled."""
     if operation != "PutRecords":
         return answer_to(model, operation, body, now_ms)
-    request = _put_records_requests.decode(body)
+    with _in_the_services_words():
+        request = _put_records_requests.decode(body)
     half = len(request.records) // 2
     placed = model.put(_name(request), request.records[:half], now_ms) if half else []
     refused = [Placed("", None)] * (len(request.records) - half)
@@ -64,6 +62,16 @@ def shard_of(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> s
     except (msgspec.DecodeError, ServiceError):
         return None  # the operation itself will refuse it
     return named.shard_id or named.shard_to_split or named.shard_to_merge
+
+
+@contextmanager
+def _in_the_services_words() -> Iterator[None]:
+    try:
+        yield
+    except msgspec.ValidationError as error:
+        raise invalid_value(str(error)) from error
+    except msgspec.DecodeError as error:
+        raise ServiceError("SerializationException", str(error)) from error
 
 
 class _NamedShard(msgspec.Struct, rename="pascal"):

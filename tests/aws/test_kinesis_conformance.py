@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from kinesis_calls import (
+
+from tests.aws.kinesis_calls import (
     HASH_KEYS,
     Json,
     active,

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from kinesis_calls import (
+
+from tests.aws.kinesis_calls import (
     HASH_KEYS,
     active,
     assert_covers_all,

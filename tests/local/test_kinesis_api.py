@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from processor.local.kinesis_api import answer_to, shard_of
+from processor.local.kinesis_api import answer_in_part, answer_to, shard_of
 from processor.local.kinesis_errors import ServiceError
 from processor.local.kinesis_model import KinesisModel
 
@@ -95,13 +95,20 @@ def test_a_refused_entry_says_why_beside_those_that_were_taken(model: KinesisMod
 
 
 def test_a_single_put_over_the_rate_is_an_error(model: KinesisModel) -> None:
-    model.load("s", [], NOW)
     full = [{"Data": "", "PartitionKey": "k"}] * 500
     for _ in range(2):
         call(model, "PutRecords", StreamName="s", Records=full)
     with pytest.raises(ServiceError) as error:
         call(model, "PutRecord", StreamName="s", Data="", PartitionKey="k")
     assert error.value.kind == "ProvisionedThroughputExceededException"
+
+
+def test_in_part_only_a_batch_is_treated_differently(model: KinesisModel) -> None:
+    streams = answer_in_part(model, "ListStreams", b"{}", NOW)
+    assert streams == answer_to(model, "ListStreams", b"{}", NOW)
+    with pytest.raises(ServiceError) as error:
+        answer_in_part(model, "PutRecords", b'{"Records":7}', NOW)
+    assert error.value.kind == "ValidationException"
 
 
 def test_the_shard_that_a_request_names_is_found(model: KinesisModel) -> None:
