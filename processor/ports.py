@@ -211,3 +211,6 @@ class StepObserver(Protocol):
 
     def on_step(self, shard_id: str, step: Step, seconds: float) -> None:
         """A step's effects are done, `seconds` after its page was taken."""
+
+    def on_state_refused(self, shard_id: str, error: Exception) -> None:
+        """A state that was read can't be restored; the pair before it is tried."""

@@ -10,7 +10,6 @@ come after its window's closing is late by the watermark before it, and is not c
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from itertools import compress
 
@@ -152,7 +151,7 @@ class ShardPipeline:
     # ---- snapshot and restore ---------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """The state, compressed; the same state gives the same bytes."""
+        """The state; the same state gives the same bytes."""
         saved = Snapshot(
             SNAPSHOT_VERSION,
             self._watermark_ms,
@@ -160,7 +159,7 @@ class ShardPipeline:
             self._seen.snapshot(self._watermark_ms),
             {rule.plan.version: rule.snapshot() for rule in self._rules},
         )
-        return zlib.compress(msgspec.msgpack.encode(saved), level=1)
+        return msgspec.msgpack.encode(saved)
 
     def restore(self, state: bytes, position: Position) -> None:
         """Into a fresh pipeline; raises StateUnreadable."""
@@ -178,8 +177,8 @@ class ShardPipeline:
 
     def _decode(self, state: bytes) -> Snapshot:
         try:
-            saved = msgspec.msgpack.decode(zlib.decompress(state), type=Snapshot)
-        except (zlib.error, msgspec.DecodeError) as error:
+            saved = msgspec.msgpack.decode(state, type=Snapshot)
+        except msgspec.DecodeError as error:
             raise StateUnreadable(self.shard.id, str(error)) from error
         if saved.version != SNAPSHOT_VERSION:
             reason = f"version {saved.version}, this release reads {SNAPSHOT_VERSION}"

@@ -21,6 +21,7 @@ from processor.core import pages
 from processor.core.pipeline import ShardPipeline, Totals
 from processor.core.plan import Plan
 from processor.core.progress import Idle
+from processor.errors import StateUnreadable
 from processor.model import (
     END,
     DeadLetter,
@@ -32,7 +33,7 @@ from processor.model import (
     Step,
 )
 from processor.ports import Clock, DeadLetters, ShardReader, Sink, Source, StepObserver
-from processor.runtime.lease_loop import Lease
+from processor.runtime.lease_loop import Lease, Restored
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class ShardLoop:
     def __init__(self, road: Road, lease: Lease):
         self._road = road
         self._lease = lease
-        self._pipeline = ShardPipeline(road.plan, lease.shard, lease.incarnation)
+        self._pipeline = self._fresh()
         self._idle = Idle(road.plan.pipeline.event.out_of_orderness_ms)
         self._position: Position | None = None
         self._marks: list[Mark] = []  # committed by an earlier owner, not met again yet
@@ -106,13 +107,24 @@ class ShardLoop:
 
     async def _restore(self) -> None:
         restored = await self._lease.load()
-        self._position = restored.position
-        if restored.state is not None:
-            self._pipeline.restore(restored.state, restored.position)
-        self._marks = pages.pending(restored.marks, restored.position)
-        while self._marks and self._marks[0].position == restored.position:
+        try:
+            self._begin(restored)
+        except StateUnreadable as error:
+            self._road.observer.on_state_refused(self._lease.shard.id, error)
+            self._pipeline = self._fresh()
+            self._begin(await self._lease.load(older=True))
+        while self._marks and self._marks[0].position == self._position:
             await self._put(self._pipeline.mark(self._marks.pop(0)), self._road.clock.monotonic())
         self._schedule_checkpoint()
+
+    def _begin(self, restored: Restored) -> None:
+        self._position = restored.position
+        self._marks = pages.pending(restored.marks, restored.position)
+        if restored.state is not None:
+            self._pipeline.restore(restored.state, restored.position)
+
+    def _fresh(self) -> ShardPipeline:
+        return ShardPipeline(self._road.plan, self._lease.shard, self._lease.incarnation)
 
     async def _follow(self, reader: ShardReader) -> tuple[Shard, ...] | None:
         """The shard's children at its end; None when asked to finish before."""

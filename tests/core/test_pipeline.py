@@ -220,7 +220,8 @@ def test_at_the_shards_end_open_windows_close_as_its_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"), [(b"", "incomplete"), (b"\x00" * 40, "compression"), (None, "incomplete")]
+    ("state", "reason"),
+    [(b"", "truncated"), (b"\x00" * 40, "Expected `object`"), (None, "truncated")],
 )
 def test_a_state_that_cannot_be_read_is_refused(state: bytes | None, reason: str) -> None:
     plan = streams.plan()
