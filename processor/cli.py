@@ -132,7 +132,8 @@ def add_run(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    code: int = importlib.import_module("processor.app").run(load_pipeline(args), args)
+    pipeline = load_pipeline(args)  # a wrong file ends it before anything heavy is imported
+    code: int = importlib.import_module("processor.app").run(pipeline, args)
     return code
 
 

@@ -199,7 +199,7 @@ RULE = "rules.orders-by-store"
 WRONG: list[tuple[str, str, str]] = [
     ("app: shop", "app: a b", 'f.yaml:1: app: found the text "a b", expected a name'),
     ("app: shop", "", "app: found nothing, expected the application's name"),
-    ("app: shop", "app: 12", "found the number 12, expected a name"),
+    ("app: shop", "app: 12", "(a text: write it in quotes)"),
     ("stream: orders", "stream: a/b", "f.yaml:2: source.stream: found"),
     ("stream: orders, ", "", "f.yaml:2: source.stream: found nothing, expected name or ARN"),
     ("trim_horizon", "yesterday", "source.start: found"),
@@ -214,7 +214,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("id: id", "id: 'items[0].id'", "a field's dotted path"),
     ("id: id", "id: a..b", "a field's dotted path"),
     ("unit: ms", "out_of_orderness: -5s", "a duration with a unit"),
-    ("unit: ms", "out_of_orderness: 5", "write it in quotes"),
+    ("unit: ms", "out_of_orderness: 5", "found the number 5, expected a duration with a unit"),
+    ("{novelty: orders}", "{threshold: orders, above: high}", "above: found the text"),
     ("unit: ms", "dedupe_horizon: 0.5ms", "whole milliseconds"),
     ("unit: ms", "dedupe_horizon: 9999d", "a duration from 0s to 3650d"),
     ("{eventbridge: shop-events}", "{kafka: x}", "f.yaml:4: sinks.alerts.kafka: found no kind"),
@@ -245,7 +246,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("{novelty: orders}", "{novelty: orders, sensitivty: low}", "did you mean sensitivity?"),
     ("{novelty: orders}", "{novelty: orders, sensitivity: lowest}", "high, medium or low"),
     ("{novelty: orders}", "{novelty: orders, warm_up: soon}", "detect[0].warm_up: found the text"),
-    ("{novelty: orders}", "{novelty: orders, warm_up: 0}", "int >= 1"),
+    ("{novelty: orders}", "{novelty: orders, warm_up: 0}", "a whole number >= 1"),
     ("{novelty: orders}", "{threshold: orders}", "neither `above` nor `below`"),
     ("{novelty: orders}", "{absence: orders}", "the name absence a second time on orders"),
     ("{novelty: orders}", "{novelty: orders, name: a b}", "detect[0].name: found"),
@@ -390,7 +391,15 @@ def test_a_duration_reads_as_it_was_written(ms: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ms"),
-    [("0s", 0), ("250ms", 250), ("1.5s", 1_500), ("1h30m", 5_400_000), ("2d", 172_800_000)],
+    [
+        ("0s", 0),
+        ("250ms", 250),
+        ("1.5s", 1_500),
+        ("4.35s", 4_350),
+        ("1.001s", 1_001),
+        ("1h30m", 5_400_000),
+        ("2d", 172_800_000),
+    ],
 )
 def test_durations_have_units(text: str, ms: int) -> None:
     assert values.parse_duration(text) == ms

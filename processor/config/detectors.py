@@ -6,6 +6,7 @@ without it, as a duration. What is kept are plain JSON values, without what stan
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,6 +23,13 @@ from processor.model import DetectSpec
 from processor.wording import describe, did_you_mean, is_name, one_of
 
 DURATION_SUFFIX = "_ms"
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "null": "nothing",
+}
 
 
 def options_of(kind: str) -> dict[str, FieldInfo]:
@@ -99,7 +107,8 @@ def _expected(type_: Any, error: msgspec.ValidationError) -> str:
     """msgspec says "Expected `int` >= 1 - at `$`" or names the wrong choice without the right."""
     if get_origin(type_) is Literal:
         return one_of(get_args(type_))
-    return str(error).partition(", got")[0].removeprefix("Expected ").replace("`", "")
+    expected = re.sub(r" - at .*|, got .*|`", "", str(error).removeprefix("Expected "))
+    return re.sub(r"\w+", lambda match: _WORDS.get(match[0], match[0]), expected)
 
 
 def _as_a_whole(kind: str, given: dict[str, Any], path: str, faults: Faults) -> dict[str, Any]:

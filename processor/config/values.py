@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -44,18 +45,17 @@ class Type(NamedTuple):
 
 
 def _as_text(tree: Any, expected: str) -> str:
-    """A number that stands where a text belongs is not guessed at: 007 would lose its zeros."""
     if isinstance(tree, Expanded):
         return tree.text
-    if isinstance(tree, str):
-        return tree
-    if isinstance(tree, int | float):
-        raise Wrong(f"{expected} (a text: write it in quotes)")
-    raise Wrong(expected)
+    if not isinstance(tree, str):
+        raise Wrong(expected)
+    return tree
 
 
 def text(expected: str, is_valid: Callable[[str], bool], schema: Mapping[str, Any]) -> Type:
     def read(tree: Any) -> str:
+        if isinstance(tree, int | float):  # not guessed at: 007 would lose its zeros
+            raise Wrong(f"{expected} (a text: write it in quotes)")
         value = _as_text(tree, expected)
         if not is_valid(value):
             raise Wrong(expected, describe(value))
@@ -110,7 +110,7 @@ def parse_duration(value: str) -> int:
     if len(value) > 40 or not re.fullmatch(_DURATION, value):
         raise Wrong("a duration with a unit, such as 10s, 5m or 1h30m", describe(value))
     parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", value)
-    ms = sum(float(number) * UNITS_MS[unit] for number, unit in parts)
+    ms = sum(Decimal(number) * UNITS_MS[unit] for number, unit in parts)
     if ms != int(ms):
         raise Wrong("a duration of whole milliseconds", describe(value))
     return int(ms)
@@ -131,7 +131,7 @@ def size(low: int, high: int) -> Type:
         match = re.fullmatch(_SIZE, value) if len(value) <= 40 else None
         if match is None:
             raise Wrong(expected, describe(value))
-        number = float(value.removesuffix(match[2])) * UNITS_BYTES[match[2]]
+        number = Decimal(value.removesuffix(match[2])) * UNITS_BYTES[match[2]]
         if number != int(number) or not low <= number <= high:
             raise Wrong(expected, describe(value))
         return int(number)
