@@ -172,7 +172,7 @@ class _Watch:
         ]
 
     def _open(self, rows: Rows, opens: Bools, verdict: Verdict, wave: Wave) -> None:
-        """Fresh alarms; one about several windows in a row is told at their end, but began before."""
+        """Fresh alarms; one about several windows in a row is told at the end, but began before."""
         chosen, values = rows[opens], wave.values[opens]
         if not len(chosen):
             return

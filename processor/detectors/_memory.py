@@ -25,7 +25,7 @@ CHUNK = 2_048  # rows: their distances are 1 MiB
 PROTOTYPES = 128  # half as many cost 3 points on NAB
 EMPTY = 3e38
 FORGET_AFTER = 4_000  # windows
-SWEEP_EVERY = 64  # windows; so a prototype may live 63 longer
+SWEEP_EVERY = 256  # windows, for it costs as much as scoring; so one may live 255 longer
 NEAR = 0.05  # of the scale: within it a value counts as met before
 
 # Places are dated with the low 16 bits of the series' window count. Sweeping sets the date of every
@@ -70,9 +70,16 @@ def columns(prefix: str) -> tuple[Column, ...]:
     )
 
 
-def recall(state: State, prefix: str, rows: Rows, values: Singles, warm_up: int) -> Recall:
+def scratch(n: int) -> Singles:
+    """Room for the distances of n rows or a chunk; made once a wave, as fresh pages are slow."""
+    return np.empty((min(n, CHUNK), PROTOTYPES), dtype=np.float32)
+
+
+def recall(
+    state: State, prefix: str, rows: Rows, values: Singles, warm_up: int, room: Singles
+) -> Recall:
     """How new `values` are; `rows` each once, `values` finite and at most 1e31 in size."""
-    place, nearest = _nearest(state[f"{prefix}.prototypes"], rows, values)
+    place, nearest = _nearest(state[f"{prefix}.prototypes"], rows, values, room[: len(rows)])
     distance = np.abs(nearest - values)
     lowest, highest = state[f"{prefix}.lowest"][rows], state[f"{prefix}.highest"][rows]
     spread = state[f"{prefix}.spread"][rows]
@@ -111,8 +118,11 @@ def reach(scale: Singles, novelty: Floats) -> Floats:
     return scale.astype(np.float64) * np.maximum(10.0 ** (novelty - 3.0) - 1e-3, 0.0)
 
 
-def _nearest(prototypes: npt.NDArray[Any], rows: Rows, values: Singles) -> tuple[Rows, Singles]:
-    distances = np.take(prototypes, rows, axis=0)
+def _nearest(
+    prototypes: npt.NDArray[Any], rows: Rows, values: Singles, distances: Singles
+) -> tuple[Rows, Singles]:
+    # Any mode but the default writes to `out` without a copy; the rows are there in any case.
+    np.take(prototypes, rows, axis=0, out=distances, mode="clip")
     np.subtract(distances, values[:, None], out=distances)
     np.abs(distances, out=distances)
     place = distances.argmin(axis=1)
@@ -120,11 +130,10 @@ def _nearest(prototypes: npt.NDArray[Any], rows: Rows, values: Singles) -> tuple
 
 
 def _novelty(distance: Singles, scale: Singles, is_warm: Bools) -> Floats:
-    # A scale of nothing means a value equal to all before it. In float64 nothing overflows here.
-    known = is_warm & (scale > 0) & (distance > 0)
-    ratio = np.zeros(len(distance))
-    np.divide(distance, scale, out=ratio, where=known, dtype=np.float64)
-    return np.where(known, np.maximum(np.log10(ratio + 1e-3) + 3.0, 0.0), 0.0)
+    # In float64 nothing overflows here. A scale of nothing comes with a distance of nothing.
+    ratio = distance.astype(np.float64) / np.maximum(scale, np.finfo(np.float32).tiny)
+    novelty = np.maximum(np.log10(ratio + 1e-3) + 3.0, 0.0)
+    return np.where(is_warm, novelty, 0.0)
 
 
 def _sweep(state: State, prefix: str, rows: Rows) -> None:
@@ -150,15 +159,16 @@ def _learn_scale(
     state: State, prefix: str, rows: Rows, values: Singles, windows: npt.NDArray[Any]
 ) -> None:
     """Exponential means, plain ones while a series is younger than their half-life."""
-    young = 1.0 / (windows + 1.0)
+    age = windows.astype(np.float32)
     is_first = windows == 0
     mean = np.where(is_first, values, state[f"{prefix}.mean"][rows])
     away = values - mean
-    state[f"{prefix}.mean"][rows] = mean + away * np.maximum(young, MEAN_GAIN).astype(np.float32)
+    mean_gain = np.maximum(np.float32(1) / (age + np.float32(1)), np.float32(MEAN_GAIN))
+    state[f"{prefix}.mean"][rows] = mean + away * mean_gain
 
     spread = state[f"{prefix}.spread"][rows]
     # The first value has no deviation, so the n-th window brings the n-1-th deviation.
-    spread_gain = np.maximum(1.0 / np.maximum(windows, 1), SPREAD_GAIN).astype(np.float32)
+    spread_gain = np.maximum(np.float32(1) / np.maximum(age, 1), np.float32(SPREAD_GAIN))
     state[f"{prefix}.spread"][rows] = spread + (np.abs(away) - spread) * spread_gain
 
     shrink = np.float32(RANGE_GAIN)

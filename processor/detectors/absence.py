@@ -70,6 +70,7 @@ class Absence:
     """Expected: p, the share of windows at this hour that have records. There is no band."""
 
     kind: ClassVar[str] = "absence"
+    is_scale_free: ClassVar[bool] = True
     params: ClassVar[type[Params]] = AbsenceParams
 
     def columns(self, params: AbsenceParams) -> tuple[Column, ...]:

@@ -68,6 +68,7 @@ class Detector(Protocol):
 
     kind: ClassVar[str]
     params: ClassVar[type[Params]]
+    is_scale_free: ClassVar[bool]  # a series' scale and offset leave its scores as they are
 
     def columns(self, params: Any) -> tuple[Column, ...]:
         """The state of one series."""

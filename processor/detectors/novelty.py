@@ -64,6 +64,7 @@ class Novelty:
     """Expected: the mean of the hour. Band: up to where a value would reach the threshold."""
 
     kind: ClassVar[str] = "novelty"
+    is_scale_free: ClassVar[bool] = True
     params: ClassVar[type[Params]] = NoveltyParams
 
     def columns(self, params: NoveltyParams) -> tuple[Column, ...]:
@@ -82,9 +83,10 @@ class Novelty:
     def judge(self, params: NoveltyParams, state: State, rows: Rows, wave: Wave) -> Verdict:
         verdict = silence(len(rows))
         judged = np.flatnonzero(judgeable(params, wave))
+        room = _memory.scratch(len(judged))
         for first in range(0, len(judged), _memory.CHUNK):
             at = judged[first : first + _memory.CHUNK]
-            _judge(params, state, rows[at], wave, at, verdict)
+            _judge(params, state, rows[at], wave, at, verdict, room)
         return verdict
 
     def sentence(
@@ -104,7 +106,13 @@ class Novelty:
 
 
 def _judge(
-    params: NoveltyParams, state: State, rows: Rows, wave: Wave, at: Rows, verdict: Verdict
+    params: NoveltyParams,
+    state: State,
+    rows: Rows,
+    wave: Wave,
+    at: Rows,
+    verdict: Verdict,
+    room: Singles,
 ) -> None:
     """Score and learn one chunk; `at` says where its rows stand in wave and verdict."""
     values = wave.values[at]
@@ -118,7 +126,7 @@ def _judge(
             expected[is_known],
         )
     rest = (values - expected).astype(np.float32)
-    seen = _memory.recall(state, "point", rows, rest, params.warm_up)
+    seen = _memory.recall(state, "point", rows, rest, params.warm_up, room)
     youth = _youth(state, rows, wave)
     score = _score(seen, youth)
     score[~_counts(params, values - expected)] = 0.0

@@ -46,6 +46,7 @@ class Threshold:
     """Score: 1 on the bound, and 1 more for each time the bound's own size beyond it."""
 
     kind: ClassVar[str] = "threshold"
+    is_scale_free: ClassVar[bool] = False
     params: ClassVar[type[Params]] = ThresholdParams
 
     def columns(self, params: ThresholdParams) -> tuple[Column, ...]:
