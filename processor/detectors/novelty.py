@@ -138,8 +138,8 @@ def _judge(
     verdict.calm[at] = (score < threshold) & seen.is_usual
     verdict.run[at] = verdict.raised[at]
     verdict.expected[at] = expected
-    lower, upper = _band(seen, rest, _memory.reach(seen.scale, threshold + youth + POINT - 2.0))
-    verdict.lower[at], verdict.upper[at] = expected + lower, expected + upper
+    reach = _memory.reach(seen.scale, threshold + youth + POINT - 2.0)
+    verdict.lower[at], verdict.upper[at] = _band(seen, rest, reach, expected, values)
 
 
 def threshold_of(params: NoveltyParams) -> float:
@@ -196,13 +196,20 @@ def _counts(params: NoveltyParams, away: Floats) -> Bools:
     return wanted
 
 
-def _band(seen: _memory.Recall, rest: Singles, reach: Floats) -> tuple[Floats, Floats]:
-    """How far from the expected value nothing is novel, on the side of `rest`.
+def _band(
+    seen: _memory.Recall, rest: Singles, reach: Floats, expected: Floats, values: Floats
+) -> tuple[Floats, Floats]:
+    """From where to where nothing is novel, on the side of the value.
 
-    The remembered range, widened by `reach`; where `rest` lies in a gap between remembered values,
+    The remembered range, widened by `reach`; where the value lies in a gap between remembered ones,
     the end on its side is `reach` past the nearest of them.
     """
     is_novel = seen.distance > reach
-    lower = np.where(is_novel & (rest < seen.nearest), seen.nearest, seen.lowest) - reach
-    upper = np.where(is_novel & (rest > seen.nearest), seen.nearest, seen.highest) + reach
+    lower = np.where(is_novel & (rest < seen.nearest), seen.nearest, seen.lowest) - reach + expected
+    upper = (
+        np.where(is_novel & (rest > seen.nearest), seen.nearest, seen.highest) + reach + expected
+    )
+    # The range fades faster than the memory: what is not novel is inside all the same.
+    lower = np.where(is_novel, lower, np.minimum(lower, values))
+    upper = np.where(is_novel, upper, np.maximum(upper, values))
     return lower, upper

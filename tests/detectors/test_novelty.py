@@ -1,0 +1,179 @@
+"""Values unlike anything remembered."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from processor.core.columns import Columns
+from processor.detectors import _memory
+from processor.detectors.base import Wave
+from processor.detectors.novelty import Novelty, NoveltyParams
+from tests.detectors.support import TEN_MIN, Series
+
+PER_DAY = 144
+
+
+def orders(days: int, seed: int = 1) -> list[float]:
+    """Some 7 a window, with a daily rhythm."""
+    hours = np.arange(days * PER_DAY) / 6
+    rate = 7 * (1 + 0.6 * np.sin(2 * np.pi * (hours - 8) / 24))
+    return [float(x) for x in np.random.default_rng(seed).poisson(rate)]
+
+
+def test_a_value_four_times_the_usual_raises_and_says_what_is_known():
+    series = Series("novelty", sensitivity="low")
+    said = series.see_all(orders(9))
+    assert not any(one.raised for one in said[-PER_DAY:])
+    spike = series.see(40)
+    assert spike.raised
+    assert spike.score >= 2.4
+    assert spike.lower < spike.expected < spike.upper < 40
+    assert spike.sentence == (
+        f"orders is 40, above the {spike.expected:.3g} expected at this hour; "
+        f"up to {spike.upper:.3g} would be nothing new"
+    )
+
+
+def test_what_happens_each_night_is_remembered():
+    values = np.array(orders(14))
+    values[6::PER_DAY] = 200.0  # 1:00, each night
+    said = Series("novelty").see_all(values)
+    assert not any(one.raised for one in said[7 * PER_DAY :])
+
+
+def test_a_value_in_a_gap_between_two_modes_is_new():
+    """0 10 0 10 0 10 5: no bound from above or below could find it."""
+    rng = np.random.default_rng(3)
+    values = np.tile([0.0, 10.0], 9 * PER_DAY // 2) + rng.normal(0, 0.1, 9 * PER_DAY)
+    series = Series("novelty")
+    series.see_all(values)
+    said = series.see(5)
+    assert said.raised
+    assert not said.lower <= 5 <= said.upper
+
+
+def test_the_same_again_does_not_raise_again():
+    series = Series("novelty")
+    series.see_all(orders(9))
+    assert [one.raised for one in series.see_all([40, 40, 40])] == [True, False, False]
+
+
+def test_an_escalation_raises_again():
+    series = Series("novelty")
+    series.see_all(orders(9))
+    first, second = series.see(30), series.see(3_000)
+    assert first.raised
+    assert second.raised
+    assert second.score > first.score
+
+
+def test_it_is_not_calm_while_the_value_stays_where_it_jumped_to():
+    series = Series("novelty")
+    series.see_all(orders(9))
+    assert not any(one.calm for one in series.see_all([40] * 20))
+    assert any(one.calm for one in series.see_all(orders(1)))
+
+
+def test_the_band_ends_where_values_begin_to_raise():
+    for seed in range(20):
+        series = Series("novelty")
+        series.see_all(orders(9, seed))
+        said = series.see(12 + seed)
+        assert (said.score >= 2.2) == (not said.lower <= 12 + seed <= said.upper)
+
+
+@pytest.mark.parametrize(("direction", "value"), [("below", 40), ("above", -40)])
+def test_the_other_direction_is_ignored(direction, value):
+    series = Series("novelty", direction=direction)
+    series.see_all(orders(9))
+    assert not series.see(value).raised
+    assert series.see(-value).raised
+
+
+def test_a_difference_below_min_delta_is_ignored():
+    rng = np.random.default_rng(0)
+    values = 100 + rng.normal(0, 0.001, 9 * PER_DAY)
+    for min_delta, raised in ((0, True), (2, False)):
+        series = Series("novelty", min_delta=min_delta)
+        series.see_all(values)
+        assert series.see(101).raised is raised
+
+
+def test_nothing_is_said_in_the_warm_up():
+    series = Series("novelty", warm_up=300)
+    values = orders(3)[:280]
+    values[250] = 1e6
+    assert not any(one.raised for one in series.see_all(values))
+
+
+def test_a_young_series_must_be_stranger_to_raise():
+    def score_at(day: int) -> float:
+        series = Series("novelty")
+        series.see_all(orders(day))
+        return series.see(1e6).score
+
+    assert score_at(1) < score_at(3) < score_at(7)
+    assert score_at(7) == pytest.approx(score_at(12), abs=0.02)
+
+
+def test_the_first_value_at_an_hour_is_only_learnt():
+    series = Series("novelty")
+    assert np.isnan(series.see(1).score)
+    assert series.see(1).score == 0.0
+
+
+def test_what_was_not_met_for_4000_windows_is_new_again():
+    series = Series("novelty", size_ms=TEN_MIN)
+    rng = np.random.default_rng(0)
+    series.see_all(rng.normal(0, 1, 1_000))
+    assert series.see(40).raised
+    series.see_all(rng.normal(0, 1, 3_000))
+    assert not series.see(40).raised  # met 3,000 windows ago, and now refreshed
+    series.see_all(rng.normal(0, 1, _memory.FORGET_AFTER + _memory.SWEEP_EVERY))
+    assert series.see(40).raised
+
+
+def test_a_batch_over_several_chunks_equals_one_by_one():
+    detector, params = Novelty(), NoveltyParams(warm_up=1)
+    n = _memory.CHUNK + 37
+    picked = np.array([0, 1, _memory.CHUNK - 1, _memory.CHUNK, n - 1])
+    values = np.random.default_rng(5).normal(0, 1, (12, n))
+    values[::3, ::5] = np.nan
+    batch, alone = (Columns(detector.columns(params)) for _ in range(2))
+    batch.ensure(n)
+    alone.ensure(n)
+    for i in range(12):
+        wide = _judge(detector, params, batch, np.arange(n), values[i], i)
+        for row in picked:
+            narrow = _judge(detector, params, alone, np.array([row]), values[i, row : row + 1], i)
+            assert narrow.score.tobytes() == wide.score[row : row + 1].tobytes()
+    assert alone.take(picked) == batch.take(picked)
+
+
+def _judge(detector, params, columns, rows, values, i):
+    start_ms = i * TEN_MIN
+    wave = Wave(start_ms, start_ms + TEN_MIN, start_ms, values, np.ones(len(rows), dtype=np.int64))
+    return detector.judge(params, columns.arrays, rows, wave)
+
+
+def test_a_series_takes_about_a_kilobyte():
+    columns = Columns(Novelty().columns(NoveltyParams()))
+    columns.ensure(1_000)
+    assert columns.nbytes / columns.rows <= 1_024
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sensitivity": "extreme"}, "sensitivity"),
+        ({"threshold": 0}, "threshold"),
+        ({"threshold": float("inf")}, "finite"),
+        ({"min_delta": -1}, "min_delta"),
+        ({"treshold": 2}, "unknown field `treshold`"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_with_the_reason(options, sentence):
+    with pytest.raises(msgspec.ValidationError, match=sentence):
+        msgspec.convert(options, NoveltyParams)
