@@ -132,9 +132,7 @@ class MemoryTable:
         await self._gate("write", "after")
         return written
 
-    async def end(
-        self, before: ShardRow, after: ShardRow, children: Sequence[ShardRow]
-    ) -> Written:
+    async def end(self, before: ShardRow, after: ShardRow, children: Sequence[ShardRow]) -> Written:
         await self._gate("end", "before")
         written = self._write(before, after)
         if written.applied:

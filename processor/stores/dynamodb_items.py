@@ -1,0 +1,218 @@
+"""Rows as DynamoDB items, and where in the table they stand.
+
+    pk                       sk                          what
+    app                      STREAM@CREATED              the application's row
+    worker                   WORKER ID                   worker rows: one Query
+    shard#0 … shard#15       STREAM@CREATED#SHARD ID     shard rows, by hash of the shard id
+    state#STREAM@CREATED/ID  EPOCH-COMMIT-WRITE ID       a shard's small states
+
+Sixteen buckets because one partition takes 1,000 writes a second, and so do not even 10,000 shards
+on one bucket's neighbours. Positions are text that sorts as they do; what a worker holds is packed,
+so that the row of fifty leases stays within one write unit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from processor.core.rows import (
+    AppRow,
+    CommittedMark,
+    Held,
+    Pair,
+    ShardRow,
+    StateRef,
+    StreamKey,
+    WorkerRow,
+    position_of,
+    position_text,
+)
+from processor.model import Mark, Shard
+
+Item = dict[str, Any]
+
+BUCKETS = 16
+WORKERS = "worker"
+# What changes in a shard's row; the rest stays as it was created.
+CHANGING = (
+    "owner",
+    "epoch",
+    "commit",
+    "write_id",
+    "seeks",
+    "ended",
+    "successor",
+    "moved",
+    "position",
+    "pairs",
+    "marks",
+    "caught_up_at_ms",
+)
+
+
+class _StoredPair(Struct, array_like=True):
+    position: str
+    commit: int
+    state: StateRef | None
+
+
+class _StoredMark(Struct, array_like=True):
+    commit: int
+    position: str
+    fact: str
+    watermark_ms: int
+
+
+# ---- keys -----------------------------------------------------------------------------------
+
+
+def key(pk: str, sk: str) -> Item:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def app_key(stream: StreamKey) -> Item:
+    return key("app", str(stream))
+
+
+def worker_key(worker_id: str) -> Item:
+    return key(WORKERS, worker_id)
+
+
+def bucket_pk(bucket: int) -> str:
+    return f"shard#{bucket}"
+
+
+def shards_prefix(stream: StreamKey) -> str:
+    return f"{stream}#"
+
+
+def shard_key(stream: StreamKey, shard_id: str) -> Item:
+    bucket = zlib.crc32(shard_id.encode()) % BUCKETS
+    return key(bucket_pk(bucket), shards_prefix(stream) + shard_id)
+
+
+def state_place(name: str) -> tuple[str, str]:
+    """pk and sk of a stored state by its key, or of a prefix of keys."""
+    folder, _, file = name.rpartition("/")
+    return f"state#{folder}", file
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+def app_item(row: AppRow) -> Item:
+    return app_key(row.stream) | {"start": {"S": position_text(row.start)}}
+
+
+def app_row(item: Mapping[str, Any], stream: StreamKey) -> AppRow:
+    return AppRow(stream, position_of(item["start"]["S"]))
+
+
+def worker_values(row: WorkerRow) -> Item:
+    """What a heartbeat says."""
+    held = zlib.compress(msgspec.json.encode([msgspec.structs.astuple(one) for one in row.held]))
+    return {
+        "counter": {"N": str(row.counter)},
+        "draining": {"BOOL": row.draining},
+        "held": {"B": held},
+    }
+
+
+def worker_row(item: Mapping[str, Any]) -> WorkerRow:
+    held = msgspec.json.decode(zlib.decompress(item["held"]["B"]))
+    return WorkerRow(
+        item["sk"]["S"],
+        int(item["counter"]["N"]),
+        draining=item["draining"]["BOOL"],
+        buried="buried" in item,
+        held=tuple(Held(*one) for one in held),
+    )
+
+
+def shard_item(row: ShardRow) -> Item:
+    """A new row, whole."""
+    fixed: Item = {
+        "parents": {"S": msgspec.json.encode(row.shard.parents).decode()},
+        "first_hash": {"S": str(row.shard.first_hash)},  # 128 bits: too long for a number
+        "last_hash": {"S": str(row.shard.last_hash)},
+    }
+    return shard_key(row.stream, row.id) | fixed | shard_values(row)
+
+
+def shard_values(row: ShardRow) -> Item:
+    """What changes; absent: None."""
+    pairs = [_StoredPair(position_text(p.position), p.commit, p.state) for p in row.pairs]
+    marks = [
+        _StoredMark(m.commit, position_text(m.mark.position), m.mark.fact, m.mark.watermark_ms)
+        for m in row.marks
+    ]
+    values: Item = {
+        "epoch": {"N": str(row.epoch)},
+        "commit": {"N": str(row.commit)},
+        "write_id": {"S": row.write_id},
+        "seeks": {"N": str(row.seeks)},
+        "ended": {"BOOL": row.ended},
+        "moved": {"BOOL": row.moved},
+        "position": {"S": position_text(row.position)},  # for people; `pairs` is what counts
+        "pairs": {"S": msgspec.json.encode(pairs).decode()},
+        "marks": {"S": msgspec.json.encode(marks).decode()},
+    }
+    if row.owner is not None:
+        values["owner"] = {"S": row.owner}
+    if row.successor is not None:
+        values["successor"] = {"S": row.successor}
+    if row.caught_up_at_ms is not None:
+        values["caught_up_at_ms"] = {"N": str(row.caught_up_at_ms)}
+    return values
+
+
+def shard_row(item: Mapping[str, Any], stream: StreamKey) -> ShardRow:
+    caught_up = item.get("caught_up_at_ms")
+    return ShardRow(
+        stream,
+        _shard(item, stream),
+        _pairs(item),
+        owner=item.get("owner", {}).get("S"),
+        epoch=int(item["epoch"]["N"]),
+        commit=int(item["commit"]["N"]),
+        write_id=item["write_id"]["S"],
+        seeks=int(item["seeks"]["N"]),
+        ended=item["ended"]["BOOL"],
+        successor=item.get("successor", {}).get("S"),
+        moved=item["moved"]["BOOL"],
+        marks=_marks(item),
+        caught_up_at_ms=None if caught_up is None else int(caught_up["N"]),
+    )
+
+
+def _shard(item: Mapping[str, Any], stream: StreamKey) -> Shard:
+    return Shard(
+        item["sk"]["S"].removeprefix(shards_prefix(stream)),
+        int(item["first_hash"]["S"]),
+        int(item["last_hash"]["S"]),
+        msgspec.json.decode(item["parents"]["S"], type=tuple[str, ...]),
+    )
+
+
+def _pairs(item: Mapping[str, Any]) -> tuple[Pair, ...]:
+    stored = msgspec.json.decode(item["pairs"]["S"], type=list[_StoredPair])
+    return tuple(Pair(position_of(one.position), one.commit, one.state) for one in stored)
+
+
+def _marks(item: Mapping[str, Any]) -> tuple[CommittedMark, ...]:
+    stored = msgspec.json.decode(item["marks"]["S"], type=list[_StoredMark])
+    return tuple(CommittedMark(one.commit, _mark(one)) for one in stored)
+
+
+def _mark(one: _StoredMark) -> Mark:
+    values = {
+        "position": position_of(one.position),
+        "fact": one.fact,
+        "watermark_ms": one.watermark_ms,
+    }
+    return msgspec.convert(values, Mark)
