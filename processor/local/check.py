@@ -13,7 +13,9 @@ import orjson
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-WINDOW_MS = {"orders": 600_000, "payments": HOUR_MS}  # as demo.yaml has them
+WINDOW_MS = {"orders": 600_000, "trend": 3 * HOUR_MS, "payments": HOUR_MS}  # as demo.yaml has them
+RULES = {"order": ("orders", "trend"), "payment": ("payments",)}  # which rules count what
+ONCE = ("orders", "payments")  # rules that together count each record once
 JUDGED_FROM_DAYS = 7  # detectors learn for a week: alarms count from day 8 on
 AFTERMATH_MS = DAY_MS  # alarms on a planted key up to a day later are its aftermath, not false
 
@@ -27,7 +29,7 @@ class Sent(NamedTuple):
 
     id: str
     fate: Fate
-    rule: str = ""
+    what: str = ""  # order or payment
     store: str = ""
     at_ms: int = 0
     amount: float = 0.0
@@ -38,7 +40,6 @@ class Planted(NamedTuple):
     """An anomaly that the generator put into the traffic of one store."""
 
     name: str
-    rule: str
     detector: str
     store: str
     start_ms: int
@@ -111,21 +112,25 @@ class Outcome:
 # ---- what was sent --------------------------------------------------------------------------
 
 
-def expected_windows(sent: Iterable[Sent]) -> dict[WindowKey, Figures]:
-    """Every window's figures, from the records that count."""
+def expected_windows(sent: Iterable[Sent], end_ms: int) -> dict[WindowKey, Figures]:
+    """The figures of every window that ends in time, from the records that count."""
     members: dict[WindowKey, list[Sent]] = {}
     for record in sent:
-        if record.fate == "counted":
-            size = WINDOW_MS[record.rule]
-            key = (record.rule, record.store, record.at_ms - record.at_ms % size)
-            members.setdefault(key, []).append(record)
+        if record.fate != "counted":
+            continue
+        for rule in RULES[record.what]:
+            start_ms = record.at_ms - record.at_ms % WINDOW_MS[rule]
+            if start_ms + WINDOW_MS[rule] <= end_ms:
+                members.setdefault((rule, record.store, start_ms), []).append(record)
     return {key: _figures(key[0], records) for key, records in members.items()}
 
 
 def _figures(rule: str, records: Sequence[Sent]) -> Figures:
+    amounts = [record.amount for record in records]
     if rule == "orders":
-        amounts = [record.amount for record in records]
         return {"orders": len(records), "revenue": math.fsum(amounts), "largest": max(amounts)}
+    if rule == "trend":
+        return {"orders": len(records), "revenue": math.fsum(amounts)}
     failed = math.fsum(record.failed for record in records)
     return {"payments": len(records), "failed_share": failed / len(records)}
 
@@ -229,9 +234,9 @@ def opened_events(details: Iterable[Mapping[str, Any]], end_ms: int) -> list[Ope
 
 
 def is_found(planted: Planted, alarms: Iterable[Opened]) -> bool:
-    """Whether the named detector spoke up on this key during the anomaly."""
+    """Whether the named detector spoke up on this key, in any rule, during the anomaly."""
     return any(
-        (alarm.detector, alarm.rule, alarm.store) == (planted.detector, planted.rule, planted.store)
+        (alarm.detector, alarm.store) == (planted.detector, planted.store)
         and _overlaps(alarm, planted.start_ms, planted.end_ms)
         for alarm in alarms
     )
@@ -268,7 +273,7 @@ def judge(run: Run) -> Outcome:
     """
     received = read_events(run.events)
     details = list(received.details.values())
-    expected = expected_windows(run.sent)
+    expected = expected_windows(run.sent, run.end_ms)
     correct, wrong, missing = compare_windows(expected, details, run.end_ms)
     alarms = opened_events(details, run.until_ms)
     planted = [one for one in run.planted if one.end_ms <= run.until_ms]
@@ -315,7 +320,9 @@ def _failures(
     counted = sum(
         detail["count"]
         for detail in details
-        if detail["kind"] == "window" and detail["window"]["end"] <= run.end_ms
+        if detail["kind"] == "window"
+        and detail["rule"] in ONCE
+        and detail["window"]["end"] <= run.end_ms
     )
     fates = report["broken_sent"] + report["duplicates_sent"] + report["late_sent"]
     pairs = [

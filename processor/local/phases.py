@@ -83,8 +83,8 @@ class Phases:
             late=self._fleet.total("late"),
             events_published=self._fleet.published(),
             shards_moved=len(moved),
-            p50_ms=latency.get_value_at_percentile(50),
-            p99_ms=latency.get_value_at_percentile(99),
+            p50_ms=latency.p50_ms,
+            p99_ms=latency.p99_ms,
         )
         return check.Run(
             seed=seed,

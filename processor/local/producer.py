@@ -61,9 +61,10 @@ class Producer:
         at_ms = flush_ms(end_ms)
         stores = {shard_of(store): store for store in STORES}
         for store in stores.values():
-            pending: Sequence[tuple[str, bytes]] = [(store, flush_record(at_ms, store))]
-            while pending := pending[await self._put(pending) :]:
-                await asyncio.sleep(THROTTLED_WAIT_S)
+            taken = 0
+            while not taken:
+                taken = await self._put([(store, flush_record(at_ms, store))])
+                await asyncio.sleep(0 if taken else THROTTLED_WAIT_S)
 
     async def _feed(self, shard: int, begin: float) -> None:
         records = self.plan.shards[shard]

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from hdrh.histogram import HdrHistogram
 
 from processor.errors import ProcessorError
 from processor.local import processes
+from processor.observe.latency import Latency, merged
 
 PIPELINE = Path(__file__).with_name("demo.yaml")
 POLL_S = 0.5
 POLL_TIMEOUT_S = 2.0
 STOP_S = 35.0  # a worker promises to be gone 30 s after SIGTERM
-HISTOGRAM_MAX_MS = 3_600_000
-HISTOGRAM_DIGITS = 3
 
 
 class WorkerDied(ProcessorError):
@@ -143,14 +141,10 @@ class Fleet:
             for worker in self.workers
         )
 
-    def latency(self) -> HdrHistogram:
-        """Milliseconds from a closing record to the bus's answer, over all processes."""
-        merged = HdrHistogram(1, HISTOGRAM_MAX_MS, HISTOGRAM_DIGITS)
-        for worker in self.workers:
-            encoded = worker.status.get("latency", {}).get("close_to_accepted", {})
-            if encoded.get("histogram"):
-                merged.add(HdrHistogram.decode(encoded["histogram"]))
-        return merged
+    def latency(self) -> Latency:
+        """From taking a closing record to the bus's answer, over all processes."""
+        said = (worker.status.get("latency", {}) for worker in self.workers)
+        return merged(one["close_to_accepted"]["histogram"] for one in said if one)
 
 
 async def _poll(session: aiohttp.ClientSession, worker: Worker) -> None:
