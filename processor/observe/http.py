@@ -51,7 +51,7 @@ class Status(Struct, frozen=True):
     version: str
     app: str
     state: State
-    totals: Any  # `reporter.Totals`: since the process began
+    totals: Any  # `board.Totals`: since the process began
     latency: Mapping[str, Latency]
     leases: Sequence[Any]
     shards: Mapping[str, Any]

@@ -85,6 +85,12 @@ METRICS: tuple[Metric, ...] = (
     ),
     _gauge("snapshot_bytes", "bytes", "Size of the state in the last checkpoint.", SHARD),
     # pipeline
+    _histogram(
+        "stage_seconds",
+        _DELAY,
+        "Time that a page took until its effects were done (`step`), and a `checkpoint`.",
+        ("stage",),
+    ),
     _gauge("windows_open", "windows", "Windows of one key that are open, over all shards held."),
     _counter("windows_closed_total", "windows", "Windows of one key that were closed."),
     _counter("late_total", "records", "Records that came after their window had fired.", "rule"),

@@ -14,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from processor.errors import Unavailable
 from processor.observe import http
+from processor.observe.board import Totals
 from processor.observe.http import Health, HttpServer, Status, Views
 from processor.observe.latency import LatencyRecorder
 from processor.observe.metrics import Metrics
-from processor.observe.reporter import Totals
 
 
 def status() -> Status:
