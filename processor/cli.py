@@ -9,7 +9,7 @@ Modules are imported where they are needed: `health` runs every few seconds in a
 from __future__ import annotations
 
 import argparse
-import importlib
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +32,14 @@ Do = Callable[[argparse.Namespace], int]
 
 class Parser(argparse.ArgumentParser):
     """Raises instead of ending the process with argparse's own 2."""
+
+    prepare: Callable[[Parser], None] | None = None  # adds what is costly to import, when asked
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.prepare is not None:
+            prepare, self.prepare = self.prepare, None
+            prepare(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}; see `{self.prog} --help`")
@@ -133,17 +141,31 @@ def add_run(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(args)  # a wrong file ends it before anything heavy is imported
-    code: int = importlib.import_module("processor.app").run(pipeline, args)
-    return code
+
+    import uvloop
+
+    from processor import app
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(app.serve(pipeline, log_format=args.log_format))
+    return 0
 
 
 def add_demo(verbs: Verbs) -> None:
-    add_verb(verbs, "demo", "Everything on this machine, with traffic and anomalies.", demo)
+    about = "Everything on this machine, with traffic and anomalies."
+    add_verb(verbs, "demo", about, demo).prepare = _add_demo_arguments
+
+
+def _add_demo_arguments(parser: Parser) -> None:
+    from processor.local.demo import add_arguments
+
+    add_arguments(parser)
 
 
 def demo(args: argparse.Namespace) -> int:
-    code: int = importlib.import_module("processor.local.demo").main(args)
-    return code
+    from processor.local.demo import main
+
+    return main(args)
 
 
 def add_validate(verbs: Verbs) -> None:

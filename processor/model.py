@@ -126,7 +126,7 @@ class Pipeline(Struct, frozen=True):
     sinks: Mapping[str, SinkSpec]
     rules: tuple[RuleSpec, ...]
     state: StateSpec
-    dead_letters: DeadLetterSpec | None = None
+    dead_letters: DeadLetterSpec
     http: HttpSpec = HttpSpec()
 
 

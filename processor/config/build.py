@@ -39,12 +39,13 @@ def read_pipeline(root: Any, faults: Faults) -> Pipeline | None:
     sinks = _sinks(root.get("sinks"), faults)
     rules = _rules(root.get("rules"), faults)
     state = _section(StateSpec, root, "state", shape.STATE, faults, table=f"processor-{app}")
-    dead_letters = None
-    if root.get("dead_letters") is not None:
-        dead_letters = _section(DeadLetterSpec, root, "dead_letters", shape.DEAD_LETTERS, faults)
+    queue = f"processor-{app}-dead-letters"
+    dead_letters = _section(
+        DeadLetterSpec, root, "dead_letters", shape.DEAD_LETTERS, faults, sqs=queue
+    )
     http = _section(HttpSpec, root, "http", shape.HTTP, faults)
     _cross_check(root, event, rules, faults)
-    if faults.errors or not (app and source and event and state and http):
+    if faults.errors or not (app and source and event and state and dead_letters and http):
         return None
     return Pipeline(app, source, event, sinks, tuple(rules), state, dead_letters, http)
 

@@ -29,10 +29,9 @@ def show(pipeline: Pipeline) -> dict[str, Any]:
         "sinks": {name: _sink(sink) for name, sink in pipeline.sinks.items()},
         "rules": {rule.name: _rule(rule) for rule in pipeline.rules},
         "state": shown(pipeline.state, shape.STATE),
+        "dead_letters": shown(pipeline.dead_letters, shape.DEAD_LETTERS),
         "http": shown(pipeline.http, shape.HTTP),
     }
-    if pipeline.dead_letters is not None:
-        given["dead_letters"] = shown(pipeline.dead_letters, shape.DEAD_LETTERS)
     written: dict[str, Any] = _write(given)
     return written
 

@@ -100,7 +100,12 @@ STATE = (
 )
 
 DEAD_LETTERS = (
-    Key("sqs", values.QUEUE, "Queue (name or URL) of bad records and refused events.", "", True),
+    Key(
+        "sqs",
+        values.QUEUE,
+        "Queue (name or URL) of bad records and refused events;"
+        " processor-APP-dead-letters by default.",
+    ),
 )
 
 HTTP = (

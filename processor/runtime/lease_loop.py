@@ -27,7 +27,7 @@ from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
 from processor.ports import Clock, LeaseTable, ObjectStore
 from processor.runtime.lease import Lease as Lease
 from processor.runtime.lease import Restored as Restored
-from processor.runtime.lease_observer import LeaseObserver
+from processor.runtime.lease_observer import LeaseObserver, Unobserved
 from processor.runtime.state_store import StateStore
 
 CALL_TIMEOUT_S = 2.0  # below the gap between two reads that may count, and a heartbeat's period
@@ -94,7 +94,7 @@ class LeaseLoop:
         observer: LeaseObserver | None = None,
     ) -> None:
         self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
-        self.observer = observer or LeaseObserver()
+        self.observer = observer or Unobserved()  # type: ignore[abstract]  # empty is meant
         self.states = StateStore(ports.table.items, ports.objects)
         self._source = ports.source
         self._run_shard = run_shard

@@ -5,14 +5,14 @@ Called from the event loop, synchronously: an observer must neither block nor ra
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from processor.core.rows import ShardRow
 
 CheckpointOutcome = Literal["committed", "lost", "failed"]
 
 
-class LeaseObserver:
+class LeaseObserver(Protocol):
     """Hears of every change of a lease; does nothing with it."""
 
     def on_joined(self, worker_id: str) -> None:
@@ -51,3 +51,7 @@ class LeaseObserver:
 
     def on_error(self, operation: str, error: Exception) -> None:
         """A call failed and will be repeated, or left something behind for a later sweep."""
+
+
+class Unobserved(LeaseObserver):
+    """The observer that looks away."""

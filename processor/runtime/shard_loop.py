@@ -3,7 +3,7 @@
     read      waits for a page; stops waiting when the lease asks the shard to finish
     feed      pure: the page becomes derived events and dead letters
     put       dead letters, then events; only while the lease is valid; waits while a target is down
-    checkpoint  position and state together, when due, and only after what they stand for was put
+    commit    position and state together, when due, and only after what they stand for was put
 
 A crash anywhere repeats from the last checkpoint, with the same ids and bytes. A decision that a
 clock forces (an idle shard's watermark) is committed as a mark before it is applied.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -61,6 +61,12 @@ class ShardView(Struct, frozen=True):
     groups: Mapping[str, int]
 
 
+# What a shard's loop is busy with. It may wait in the last two for as long as a target or the
+# table is down: lag shows it, and a restart would not help.
+Doing = Literal["restoring", "reading", "counting", "publishing", "checkpointing"]
+_WAITS = ("publishing", "checkpointing")
+
+
 class ShardLoop:
     """One leased shard, from its last checkpoint to the end of the lease or of the shard."""
 
@@ -75,9 +81,18 @@ class ShardLoop:
         self._checkpoint_at = 0.0
         self._caught_up_at_ms: int | None = None
         self._lag_ms: int | None = None
+        self._do("restoring")
 
     def __repr__(self) -> str:
         return f"<ShardLoop {self._lease!r} {self._pipeline!r}>"
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.doing in _WAITS
+
+    def _do(self, doing: Doing) -> None:
+        self.doing: Doing = doing
+        self.since = self._road.clock.monotonic()
 
     def view(self) -> ShardView:
         return ShardView(
@@ -129,9 +144,11 @@ class ShardLoop:
     async def _follow(self, reader: ShardReader) -> tuple[Shard, ...] | None:
         """The shard's children at its end; None when asked to finish before."""
         while not self._lease.stopping.is_set():
+            self._do("reading")
             page = await _unless(self._lease.stopping, reader.read())
             if page is None:
                 return None
+            self._do("counting")
             await self._take(page)
             if page.children is not None:
                 return page.children
@@ -162,12 +179,14 @@ class ShardLoop:
             return
         assert self._position is not None
         mark = Mark(self._position, "idle", watermark_ms)
+        self._do("checkpointing")
         await self._lease.mark(mark)
         await self._put(self._pipeline.mark(mark), self._road.clock.monotonic())
         self._is_dirty = True
 
     async def _put(self, step: Step, taken_at: float) -> None:
         """Hand out a step's dead letters and events, each only while the lease is valid."""
+        self._do("publishing")
         shard_id = self._lease.shard.id
         letters = list(step.dead_letters)
         for name, events in _by_sink(step.events).items():
@@ -183,6 +202,7 @@ class ShardLoop:
     async def _checkpoint(self) -> None:
         if self._is_dirty:
             assert self._position is not None
+            self._do("checkpointing")
             await self._lease.checkpoint(
                 self._position, self._pipeline.snapshot(), caught_up_at_ms=self._caught_up_at_ms
             )
@@ -191,6 +211,7 @@ class ShardLoop:
 
     async def _end(self, children: tuple[Shard, ...]) -> None:
         await self._put(self._pipeline.end(), self._road.clock.monotonic())
+        self._do("checkpointing")
         await self._lease.end(END, self._pipeline.snapshot(), children)
 
     def _schedule_checkpoint(self) -> None:

@@ -18,6 +18,7 @@ from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan, compile
 from processor.model import (
     AggregateSpec,
+    DeadLetterSpec,
     DetectSpec,
     EventSpec,
     Page,
@@ -73,6 +74,7 @@ def plan(*rules: RuleSpec, **event: Any) -> Plan:
             {},
             rules or (rule(), rule("payments", "payment", 3 * MINUTE_MS)),
             StateSpec("processor-shop"),
+            DeadLetterSpec("processor-shop-dead-letters"),
         )
     )
 

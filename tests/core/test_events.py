@@ -17,6 +17,7 @@ from processor.core.events import Identity, Window
 from processor.core.scoring import Alarm
 from processor.model import (
     AggregateSpec,
+    DeadLetterSpec,
     DetectSpec,
     EventSpec,
     Pipeline,
@@ -228,6 +229,7 @@ PIPELINE = Pipeline(
     sinks={"bus": SinkSpec(name="bus", kind="eventbridge", target="shop")},
     rules=(RULE,),
     state=StateSpec(table="t"),
+    dead_letters=DeadLetterSpec(sqs="letters"),
 )
 
 
