@@ -73,9 +73,12 @@ class Views(Struct, frozen=True):
 class HttpServer:
     """The endpoints on one address; port 0 takes a free one, which `port` tells after `start`."""
 
-    def __init__(self, host: str, port: int, views: Views):
+    def __init__(
+        self, host: str, port: int, views: Views, connection_s_max: float = CONNECTION_S_MAX
+    ):
         self.host, self.port = host, port
         self._views = views
+        self._connection_s_max = connection_s_max
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
@@ -92,12 +95,12 @@ class HttpServer:
         """Serve; raises Unavailable if the address can't be had. Cancelling leaves nothing open."""
         assert self._runner is None, f"{self!r} was started"
         runner = web.AppRunner(
-            _application(self._views), access_log=None, keepalive_timeout=CONNECTION_S_MAX
+            _application(self._views), access_log=None, keepalive_timeout=self._connection_s_max
         )
         await runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                _Door(runner), self.host, self.port
+                _Door(runner, self._connection_s_max), self.host, self.port
             )
         except (OSError, OverflowError) as error:
             raise Unavailable(
@@ -128,15 +131,16 @@ class HttpServer:
 class _Door:
     """Makes a connection's protocol; turns away whom there is no room for."""
 
-    def __init__(self, runner: web.AppRunner):
+    def __init__(self, runner: web.AppRunner, connection_s_max: float):
         assert runner.server is not None, "the runner is set up first"
         self._server = runner.server
+        self._connection_s_max = connection_s_max
 
     def __call__(self) -> asyncio.Protocol:
         if len(self._server.connections) >= CONNECTIONS_MAX:
             return _TurnedAway()
         protocol = self._server()
-        asyncio.get_running_loop().call_later(CONNECTION_S_MAX, _cut, protocol)
+        asyncio.get_running_loop().call_later(self._connection_s_max, _cut, protocol)
         return protocol
 
 

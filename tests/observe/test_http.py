@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -189,6 +189,22 @@ async def test_who_comes_when_all_places_are_taken_is_turned_away_until_one_is_f
         await server.stop()
         for guest in guests:
             guest.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nX-Slow: "])
+async def test_a_connection_ends_after_its_time_even_if_its_request_never_does(
+    sent: bytes,
+) -> None:
+    server = HttpServer("127.0.0.1", 0, views(), connection_s_max=0.05)
+    await server.start()
+    try:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(sent)
+        with suppress(ConnectionResetError):  # the abort's own sign
+            assert await reader.read() == b""
+        writer.close()
+    finally:
+        await server.stop()
 
 
 async def test_stopping_closes_idle_connections_and_frees_the_port() -> None:
