@@ -23,8 +23,10 @@ class LeaseReporter:
     # ---- workers ----------------------------------------------------------------------------
 
     def on_joined(self, worker_id: str) -> None:
+        """From here on all lines of all observers name this worker."""
         self._count("joined")
-        self._board.log.info("worker_joined", message="joined", worker_id=worker_id)
+        self._board.log = self._board.log.bind(worker_id=worker_id)
+        self._board.log.info("worker_joined", message="joined the application's workers")
 
     def on_buried_self(self, worker_id: str) -> None:
         self._count("buried_self")

@@ -327,6 +327,15 @@ def test_a_lease_is_held_from_claim_to_release_and_takes_its_series_along(bench:
     assert bench.lines()[-1]["message"] == "released to w-2"
 
 
+def test_every_line_names_the_worker_as_which_the_process_joined_last(bench: Bench) -> None:
+    bench.reporter.leases.on_joined("w-1")
+    bench.reporter.reads.on_throttled("shard-0")
+    bench.reporter.leases.on_buried_self("w-1")
+    bench.reporter.leases.on_joined("w-2")
+    bench.reporter.reads.on_throttled("shard-0")
+    assert [line["worker_id"] for line in bench.lines()] == ["w-1", "w-1", "w-1", "w-2", "w-2"]
+
+
 @pytest.mark.parametrize(
     ("end", "event"),
     [
