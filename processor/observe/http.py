@@ -5,9 +5,9 @@
     /metrics   Prometheus text, or OpenMetrics where the Accept header names it
     /status    JSON, see `Status`          /leases    JSON list
 
-Answers are made from memory, by callables, in a few milliseconds: no dependency is asked. What a
-client can take up is bounded: headers by aiohttp (8 KB a line, 128 lines), bodies by not being
-read, connections in number and in length of life.
+Answers are made from memory, by callables, in milliseconds (a scrape with 200 shards: 25): no
+dependency is asked. What a client can take up is bounded: headers by aiohttp (8 KB a line, 128
+lines), bodies by not being read, connections in number and in length of life.
 """
 
 from __future__ import annotations

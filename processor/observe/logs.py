@@ -55,6 +55,7 @@ _ASSIGNED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
+_SUSPECT = re.compile(rf"{_GUARDED}|bearer|basic", re.IGNORECASE)
 
 
 def masked(value: Any, depth: int = 0) -> Any:
@@ -80,9 +81,12 @@ def _masked_text(text: str) -> str:
     if len(text) > VALUE_CHARS_MAX:
         half = VALUE_CHARS_MAX // 2  # an error's first and last words tell most
         text = f"{text[:half]} … {len(text) - 2 * half} more … {text[-half:]}"
-    text = _USERINFO.sub(f"{MASK}@", text)
-    text = _BEARER.sub(rf"\1 {MASK}", text)
-    return _ASSIGNED.sub(rf"\1{MASK}", text)
+    if "://" in text:
+        text = _USERINFO.sub(f"{MASK}@", text)
+    if _SUSPECT.search(text):  # few are, and a search costs a fraction of a replacement
+        text = _BEARER.sub(rf"\1 {MASK}", text)
+        text = _ASSIGNED.sub(rf"\1{MASK}", text)
+    return text
 
 
 # ---- the chain ------------------------------------------------------------------------------
