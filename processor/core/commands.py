@@ -40,10 +40,6 @@ class Timing(Struct, frozen=True):
     def dead_after_s(self) -> float:
         return self.ttl_s + self.burial_s
 
-    @property
-    def backoff_max_s(self) -> float:
-        return self.backoff_s * (1 << self.failures_max)
-
 
 class Join(Struct, frozen=True):
     row: WorkerRow

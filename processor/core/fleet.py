@@ -72,9 +72,10 @@ class Fleet:
             if not row.buried and row.id != self.me and self._liveness.is_dead(row.id, now)
         ]
 
-    def next_death_at(self) -> float | None:
+    def deaths_at(self) -> list[float]:
+        """When each of the others is dead unless a read shows a change."""
         moments = (self._liveness.due_at(row.id) for row in self._others() if not row.buried)
-        return min((at for at in moments if at is not None), default=None)
+        return [at for at in moments if at is not None]
 
     def is_gone(self, worker_id: str, now: float) -> bool:
         """Buried, or without a row for as long as a last heartbeat could be valid."""

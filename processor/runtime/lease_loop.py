@@ -12,22 +12,21 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Protocol
 from uuid import UUID
 
 from msgspec import Struct
 
 from processor.core import commands as c
-from processor.core.leases import Machine, TaskEnd
-from processor.core.lineage import children_of, undiscovered
-from processor.core.rows import AppRow, ShardRow, StreamKey
+from processor.core.leases import Machine
+from processor.core.rows import ShardRow
+from processor.core.stages import Stage, TaskEnd
 from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
-from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
+from processor.model import Shard
 from processor.ports import Clock, LeaseTable, ObjectStore
 from processor.runtime.lease import Lease as Lease
 from processor.runtime.lease import Restored as Restored
 from processor.runtime.lease_observer import LeaseObserver, Unobserved
+from processor.runtime.shards import Listing, Shards
 from processor.runtime.state_store import StateStore
 
 CALL_TIMEOUT_S = 2.0  # below the gap between two reads that may count, and a heartbeat's period
@@ -35,14 +34,6 @@ LISTING_TIMEOUT_S = 20.0  # ListShards of thousands of shards is many pages
 SWEEP_TIMEOUT_S = 60.0
 BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left to a later sweep
 JITTER = 0.2
-
-
-class Listing(Protocol):
-    """What leases need of a source: which stream it is and which shards it has."""
-
-    async def describe(self) -> StreamInfo: ...
-
-    async def list_shards(self) -> list[Shard]: ...
 
 
 @dataclass(frozen=True)
@@ -70,17 +61,6 @@ class LeaseStatus(Struct, frozen=True):
     held_for_s: float | None = None
 
 
-def start_position(start: str, service_date_ms: int) -> Position:
-    """Where a new application starts; `latest` is pinned to the service's own time."""
-    if start == "trim_horizon":
-        return TRIM_HORIZON
-    if start == "latest":
-        return Position("at_time", str(service_date_ms))
-    moment = datetime.fromisoformat(start)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return Position("at_time", str(int(moment.timestamp() * 1000)))
-
-
 class LeaseLoop:
     """One worker's leases on one stream."""
 
@@ -96,12 +76,10 @@ class LeaseLoop:
         self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
         self.observer = observer or Unobserved()  # type: ignore[abstract]  # empty is meant
         self.states = StateStore(ports.table.items, ports.objects)
-        self._source = ports.source
+        self._shards = Shards(ports.table, ports.source, start)
         self._run_shard = run_shard
-        self._start = start
         self._timing = timing or c.Timing()
         self._machine = Machine(self._new_id(), self._timing)
-        self._app = AppRow(StreamKey("", 0), TRIM_HORIZON)
         self._has_joined = False
         self._leases: dict[str, Lease] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by shard
@@ -151,11 +129,7 @@ class LeaseLoop:
         Raises Unavailable if table, stream or a permission is missing at the start. Cancelling is
         safe: shard tasks end at once, and the leases fall to others after their TTL.
         """
-        info = await self._source.describe()
-        key = StreamKey.of(info)
-        self._app = await self._pinned(
-            AppRow(key, start_position(self._start, info.service_date_ms))
-        )
+        await self._open()
         watcher = asyncio.create_task(self._wake_on(stopping))
         try:
             while not self._machine.is_finished:
@@ -166,13 +140,14 @@ class LeaseLoop:
 
     # ---- the loop
 
-    async def _pinned(self, row: AppRow) -> AppRow:
+    async def _open(self) -> None:
+        """Which stream, and where its first shards start; waits while a service is out."""
         while True:
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    return await self.table.pin(row)
+                async with asyncio.timeout(LISTING_TIMEOUT_S):
+                    return await self._shards.open()
             except (Outage, TimeoutError) as error:
-                self.observer.on_error("pin", error)
+                self.observer.on_error("open", error)
                 await self.clock.sleep(self.rng.uniform(0, 2 * self._timing.retry_s))
 
     async def _wake_on(self, stopping: asyncio.Event) -> None:
@@ -234,7 +209,8 @@ class LeaseLoop:
             case c.Run(row=row):
                 self._start_shard(row)
             case c.Stop(shard_id=shard_id):
-                self._leases[shard_id].stopping.set()
+                if shard_id in self._leases:  # else its task just ended by itself
+                    self._leases[shard_id].stopping.set()
             case c.Cancel(shard_id=shard_id):
                 self._cancel(shard_id)
             case _:
@@ -267,7 +243,7 @@ class LeaseLoop:
             case c.ReadShards(discover=discover):
                 await self._read_shards(machine, discover, sent_at)
             case c.ReadShard(shard_id=shard_id):
-                row = await self.table.read_shard(self._app.stream, shard_id)
+                row = await self._shards.read_one(shard_id)
                 machine.on_shard(shard_id, row, self.clock.monotonic())
             case c.Bury(worker_id=worker_id, counter=counter):
                 if await self.table.bury(worker_id, counter):
@@ -295,20 +271,11 @@ class LeaseLoop:
     async def _read_shards(self, machine: Machine, discover: bool, sent_at: float) -> None:
         jitter = None
         if discover:
-            await self._discover()
+            await self._shards.discover()
             jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
-        rows = await self.table.read_shards(self._app.stream)
+        rows = await self._shards.read()
         machine.on_shards(rows, sent_at, self.clock.monotonic(), jitter)
         self._tell_validity()
-
-    async def _discover(self) -> None:
-        """Rows for all listed shards; the listing comes first (`lineage.undiscovered`)."""
-        listing = await self._source.list_shards()
-        stream = self._app.stream
-        rows = {row.id: row for row in await self.table.read_shards(stream)}
-        fresh = undiscovered(stream, listing, rows, self._app.start)
-        if fresh:
-            await self.table.create_shards(fresh)
 
     async def _change_owner(self, machine: Machine, command: c.Claim | c.Release) -> None:
         written = await self.table.write(command.before, command.after)
@@ -333,7 +300,10 @@ class LeaseLoop:
         self.in_background("sweep states", lambda: self.states.sweep(row))
 
     def _cancel(self, shard_id: str) -> None:
-        lease = self._leases[shard_id]
+        """End a task: its lease is lost, or its drain time is over."""
+        lease = self._leases.get(shard_id)
+        if lease is None:  # it just ended by itself
+            return
         if shard_id not in self._machine.leases:
             self.observer.on_lost(shard_id, lease.epoch)
         lease.close()
@@ -342,11 +312,11 @@ class LeaseLoop:
     async def _supervise(self, lease: Lease, before: asyncio.Task[None] | None) -> None:
         """Run a shard's task to whatever end, and tell the machine which it was."""
         machine = self._machine
-        if before is not None:
-            await asyncio.wait([before])
         how: TaskEnd = "waited"  # cancelled: at the end of the drain time, or lost anyway
         error: Exception | None = None
         try:
+            if before is not None:
+                await asyncio.wait([before])
             await self._run_shard(lease)
             how = "stopped"
             assert lease.has_ended or lease.stopping.is_set(), "returned though nobody asked"
@@ -365,7 +335,7 @@ class LeaseLoop:
         mine = machine.leases.get(lease.shard.id)
         if isinstance(error, LeaseLost):
             self.observer.on_lost(lease.shard.id, lease.epoch)
-        elif mine is not None and mine.stage.value == "parked":
+        elif mine is not None and mine.stage is Stage.PARKED:
             self.observer.on_parked(lease.shard.id, error)
         else:
             self.observer.on_task_failed(lease.shard.id, error, mine.failures if mine else 0)
@@ -380,16 +350,8 @@ class LeaseLoop:
         await self._valid.wait()
 
     async def child_rows(self, row: ShardRow, children: tuple[Shard, ...]) -> list[ShardRow]:
-        """Rows of a shard's children; where a parent is unknown, after another discovery."""
-        machine = self._machine
-        parents = {parent for child in children for parent in child.parents}
-        if not all(machine.knows(parent) for parent in parents):
-            await self._discover()
-            rows = await self.table.read_shards(self._app.stream)
-            known = {known.id for known in rows}
-        else:
-            known = set(machine.rows())
-        return children_of(row, children, known, self._app.start, machine.worker_id)
+        known = self._machine.rows().keys()
+        return await self._shards.child_rows(row, children, known, self._machine.worker_id)
 
     def on_committed(self, row: ShardRow) -> None:
         self._machine.on_committed(row)

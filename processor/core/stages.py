@@ -1,0 +1,48 @@
+"""The stages of a lease, from its claim to its end.
+
+    RUNNING → STOPPING → STOPPED → GIVEN → gone      handed over, or the worker stops
+    RUNNING → FAILED → RUNNING (new epoch)           the task failed; after `failures_max`: PARKED
+    RUNNING → gone                                   the shard ended
+    FAILED, PARKED → STOPPED                         the worker stops
+    any     → gone                                   lost
+
+No other change is legal; `leases.Machine` makes them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from processor.core.rows import ShardRow
+
+
+class Stage(Enum):
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    GIVEN = "given"
+    FAILED = "failed"
+    PARKED = "parked"
+
+
+# How a shard's task ended. `waited`: for something that will be back, such as a stream's service.
+TaskEnd = Literal["stopped", "failed", "waited", "unreadable", "lost"]
+
+
+@dataclass(slots=True)
+class Lease:
+    """One shard that we own (or just released: GIVEN)."""
+
+    row: ShardRow
+    stage: Stage
+    since: float
+    until: float = 0.0  # STOPPING: cancel; GIVEN: forget; FAILED: claim anew
+    rests_until: float = 0.0
+    to: str | None = None
+    failures: int = 0
+
+    @property
+    def has_task(self) -> bool:
+        return self.stage in (Stage.RUNNING, Stage.STOPPING)

@@ -1,0 +1,75 @@
+"""The shards of one stream: rows for what ListShards names, from where the application starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Protocol
+
+from processor.core.lineage import children_of, undiscovered
+from processor.core.rows import AppRow, ShardRow, StreamKey
+from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
+from processor.ports import LeaseTable
+
+
+class Listing(Protocol):
+    """What leases need of a source: which stream it is and which shards it has."""
+
+    async def describe(self) -> StreamInfo: ...
+
+    async def list_shards(self) -> list[Shard]: ...
+
+
+def start_position(start: str, service_date_ms: int) -> Position:
+    """Where a new application starts; `latest` is pinned to the service's own time."""
+    if start == "trim_horizon":
+        return TRIM_HORIZON
+    if start == "latest":
+        return Position("at_time", str(service_date_ms))
+    moment = datetime.fromisoformat(start)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return Position("at_time", str(int(moment.timestamp() * 1000)))
+
+
+class Shards:
+    """Shard rows of the stream that `source` reads; `start` as in the pipeline file."""
+
+    def __init__(self, table: LeaseTable, source: Listing, start: str) -> None:
+        self._table = table
+        self._source = source
+        self._start = start
+        self._app = AppRow(StreamKey("", 0), TRIM_HORIZON)
+
+    async def open(self) -> None:
+        """Ask which stream it is, and pin the start, once an application and stream."""
+        info = await self._source.describe()
+        start = start_position(self._start, info.service_date_ms)
+        self._app = await self._table.pin(AppRow(StreamKey.of(info), start))
+
+    async def read(self) -> list[ShardRow]:
+        return await self._table.read_shards(self._app.stream)
+
+    async def read_one(self, shard_id: str) -> ShardRow | None:
+        return await self._table.read_shard(self._app.stream, shard_id)
+
+    async def discover(self) -> None:
+        """Create rows for all listed shards; the listing comes first (`lineage.undiscovered`)."""
+        listing = await self._source.list_shards()
+        rows = {row.id: row for row in await self.read()}
+        fresh = undiscovered(self._app.stream, listing, rows, self._app.start)
+        if fresh:
+            await self._table.create_shards(fresh)
+
+    async def child_rows(
+        self,
+        row: ShardRow,
+        children: tuple[Shard, ...],
+        known: Collection[str],
+        successor: str,
+    ) -> list[ShardRow]:
+        """Rows of a shard's children; where a parent is not `known`, after another discovery."""
+        parents = {parent for child in children for parent in child.parents}
+        if not parents <= set(known):
+            await self.discover()
+            known = {one.id for one in await self.read()}
+        return children_of(row, children, known, self._app.start, successor)
