@@ -1,9 +1,10 @@
-"""Seasonal novelty: a value unlike anything that the series has shown at this hour, or at any.
+"""Seasonal novelty: values unlike anything that the series has shown at this hour, or at any.
 
-From each value the mean of its hour of day is taken; what remains is compared with a bounded memory
-of such remainders (`_memory`). Regular spikes, nightly jobs and known incidents are remembered and
-stay quiet; no distribution is assumed, and one threshold serves all series. It speaks up on
-escalation only: when the score passes the threshold and everything in the last 100 to 200 windows.
+From each value the mean of its hour of day is taken (`_season`); what remains is compared with a
+bounded memory of such remainders (`_memory`). Regular spikes, nightly jobs and known incidents are
+remembered and stay quiet; no distribution is assumed, and one threshold serves all series. It
+speaks up on escalation only: when the score passes the threshold and everything in the last 100 to
+200 windows. Up to three looks at a series are fused, each with a memory of its own.
 
 The score does not change with the scale and offset of the values.
 """
@@ -11,33 +12,33 @@ The score does not change with the scale and offset of the values.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from msgspec import Meta
 
-from processor.detectors import _memory
-from processor.detectors._memory import Singles
+from processor.detectors import _memory, _season
+from processor.detectors._memory import Recall, Singles
 from processor.detectors.base import (
-    HOURS,
     Params,
     Verdict,
     Wave,
     Windows,
     back_to_normal,
+    duration,
     figure,
-    hour_of_day,
     judgeable,
     silence,
 )
 from processor.model import Bools, Column, Floats, Rows, State
 
 Direction = Literal["above", "below", "both"]
+Look = Literal["point", "run", "day"]
 
 SENSITIVITY = {"high": 2.0, "medium": 2.2, "low": 2.4}
-PROFILE_GAIN = 0.005  # an exponential mean over the last 200 or so windows of that hour
-PROFILE_FULL = 200  # = 1 / PROFILE_GAIN; fits the uint8 that counts up to it
-POINT = 2.30  # the novelty at which a single value scores 2, fitted on NAB
+LOOKS: dict[Look, float] = {"point": 2.30, "run": 2.36, "day": 1.97}  # novelty that scores 2 (NAB)
+COLUMNS: dict[Look, tuple[Column, ...]] = {"point": (), "run": _season.RUN, "day": _season.DAY}
 BLOCK = 100  # windows; two blocks of maxima tell the peak of the last 100 to 200
 YOUTH_MS = 7 * 86_400_000  # until a series has seen a week, much is new and little is strange
 YOUTH_WEIGHT = 0.4  # of the decimal logarithm of (a week / age), off the score
@@ -45,13 +46,18 @@ UNBORN = -(2**63)
 
 
 class NoveltyParams(Params, frozen=True, kw_only=True):
-    """`threshold`, where given, overrides `sensitivity`; `min_delta` is in the value's own unit."""
+    """`threshold`, where given, overrides `sensitivity`; `min_delta` is in the value's own unit.
+
+    `look_at` says how far: at single windows (`point`), at the last three as well (`run`), and at
+    how uneven the last day was (`day`). Each step doubles the memory and adds as much time again.
+    """
 
     sensitivity: Literal["high", "medium", "low"] = "medium"
     threshold: Annotated[float, Meta(gt=0)] | None = None
     direction: Direction = "both"
     min_delta: Annotated[float, Meta(ge=0)] = 0.0
     warm_up: Windows = 100
+    look_at: Look = "point"
 
     def __post_init__(self) -> None:
         for name in ("threshold", "min_delta"):
@@ -69,12 +75,11 @@ class Novelty:
 
     def columns(self, params: NoveltyParams) -> tuple[Column, ...]:
         return (
-            Column("profile", "<f8", 0, HOURS),
-            Column("profile_windows", "<u1", 0, HOURS),
+            *_season.PROFILE,
             Column("born_ms", "<i8", UNBORN),
             Column("peak", "<f4"),  # of the scores in this block of windows
             Column("peak_before", "<f4"),  # … and in the one before
-            *_memory.columns("point"),
+            *(spec for look in _looks(params) for spec in COLUMNS[look] + _memory.columns(look)),
         )
 
     def threshold(self, params: NoveltyParams) -> float:
@@ -86,13 +91,23 @@ class Novelty:
         room = _memory.scratch(len(judged))
         for first in range(0, len(judged), _memory.CHUNK):
             at = judged[first : first + _memory.CHUNK]
-            _judge(params, state, rows[at], wave, at, verdict, room)
+            _on_birth(state, rows[at], wave)
+            expected, is_known = _season.on_profile(state, rows[at], wave, wave.values[at])
+            at, expected = at[is_known], expected[is_known]  # an hour's first value is only learnt
+            chunk = _Chunk(at, rows[at], wave.values[at], expected)
+            _judge(params, state, chunk, wave, room, verdict)
         return verdict
 
     def sentence(
         self, params: NoveltyParams, aggregate: str, verdict: Verdict, i: int, wave: Wave
     ) -> str:
-        value, expected = wave.values[i], verdict.expected[i]
+        value, expected, run = wave.values[i], verdict.expected[i], int(verdict.run[i])
+        if run > 1:
+            lasted = duration(run * (wave.end_ms - wave.start_ms))
+            return (
+                f"{aggregate} is {figure(value)}, with {figure(expected)} expected at this hour; "
+                f"the last {lasted} together are unlike anything remembered"
+            )
         is_above = value > expected
         side, end = ("above", "up") if is_above else ("below", "down")
         known = verdict.upper[i] if is_above else verdict.lower[i]
@@ -105,56 +120,55 @@ class Novelty:
         return back_to_normal(aggregate, lasted, worst)
 
 
-def _judge(
-    params: NoveltyParams,
-    state: State,
-    rows: Rows,
-    wave: Wave,
-    at: Rows,
-    verdict: Verdict,
-    room: Singles,
-) -> None:
-    """Score and learn one chunk; `at` says where its rows stand in wave and verdict."""
-    values = wave.values[at]
-    expected, is_known = _on_profile(state, rows, hour_of_day(wave), values)
-    _on_birth(state, rows, wave)
-    if not is_known.all():  # the first value at an hour is only learnt
-        rows, at, values, expected = (
-            rows[is_known],
-            at[is_known],
-            values[is_known],
-            expected[is_known],
-        )
-    rest = (values - expected).astype(np.float32)
-    seen = _memory.recall(state, "point", rows, rest, params.warm_up, room)
-    youth = _youth(state, rows, wave)
-    score = _score(seen, youth)
-    score[~_counts(params, values - expected)] = 0.0
-    threshold = threshold_of(params)
-    verdict.raised[at] = _on_score(state, rows, score) & (score >= threshold)
-    _memory.learn(state, "point", rows, rest, seen)
+class _Chunk(NamedTuple):
+    """Some series of a wave: where they stand in it, their rows, values and expected values."""
 
-    verdict.score[at] = score
-    verdict.calm[at] = (score < threshold) & seen.is_usual
-    verdict.run[at] = verdict.raised[at]
+    at: Rows
+    rows: Rows
+    values: Floats
+    expected: Floats
+
+
+def _judge(
+    params: NoveltyParams, state: State, chunk: _Chunk, wave: Wave, room: Singles, verdict: Verdict
+) -> None:
+    """Score and learn one chunk."""
+    at, rows, values, expected = chunk
+    rest = (values - expected).astype(np.float32)
+    windows = state["point.windows"][rows]
+    looks: dict[Look, Singles] = {"point": rest}
+    if "run" in (wanted := _looks(params)):
+        looks["run"] = _season.on_run(state, rows, rest, windows)
+    if "day" in wanted:
+        looks["day"] = _season.on_day(state, rows, rest, windows, wave)
+    seen = {
+        look: _memory.recall(state, look, rows, seen_at, params.warm_up, room)
+        for look, seen_at in looks.items()
+    }
+    youth = _youth(state, rows, wave)
+    score = np.where(_counts(params, values - expected), _score(seen, youth), 0.0)
+    threshold = threshold_of(params)
+    raised = _on_score(state, rows, score) & (score >= threshold)
+    for look, seen_at in looks.items():
+        _memory.learn(state, look, rows, seen_at, seen[look])
+
+    point = seen["point"]
+    reach = _memory.reach(point.scale, threshold + youth + LOOKS["point"] - 2.0)
     verdict.expected[at] = expected
-    reach = _memory.reach(seen.scale, threshold + youth + POINT - 2.0)
-    verdict.lower[at], verdict.upper[at] = _band(seen, rest, reach, expected, values)
+    verdict.lower[at], verdict.upper[at] = _band(point, rest, reach, expected, values)
+    verdict.score[at] = score
+    verdict.raised[at] = raised
+    verdict.calm[at] = (score < threshold) & point.is_usual
+    verdict.run[at] = np.where(raised, _windows_meant(seen, wave), 0)
 
 
 def threshold_of(params: NoveltyParams) -> float:
     return SENSITIVITY[params.sensitivity] if params.threshold is None else params.threshold
 
 
-def _on_profile(state: State, rows: Rows, hour: int, values: Floats) -> tuple[Floats, Bools]:
-    """Learn the mean of the hour; gives it as it was before, and whether there was one."""
-    windows = state["profile_windows"][rows, hour]
-    expected: Floats = state["profile"][rows, hour]
-    after = np.minimum(windows, PROFILE_FULL - 1) + np.uint8(1)
-    # The gain is 1 for the first value: its difference to nothing is the value itself.
-    state["profile"][rows, hour] = expected + (values - expected) / after
-    state["profile_windows"][rows, hour] = after
-    return expected, windows > 0
+def _looks(params: NoveltyParams) -> tuple[Look, ...]:
+    looks = tuple(LOOKS)
+    return looks[: looks.index(params.look_at) + 1]
 
 
 def _on_birth(state: State, rows: Rows, wave: Wave) -> None:
@@ -180,10 +194,23 @@ def _youth(state: State, rows: Rows, wave: Wave) -> Floats:
     return youth
 
 
-def _score(seen: _memory.Recall, youth: Floats) -> Floats:
-    """2 at the novelty `POINT` of a grown series; rounded to float32, as peaks are kept."""
-    score = np.maximum(seen.novelty - POINT + 2.0 - youth, 0.0)
+def _score(seen: Mapping[Look, Recall], youth: Floats) -> Floats:
+    """A soft maximum of the looks; rounded to float32, as peaks are kept.
+
+    2 where one look of a grown series is as new as `LOOKS` says and the others are not.
+    """
+    excess = [recall.novelty - LOOKS[look] for look, recall in seen.items()]
+    fused = excess[0] if len(excess) == 1 else np.log10(sum(100.0**e for e in excess)) / 2
+    score = np.maximum(fused + 2.0 - youth, 0.0)
     return score.astype(np.float32).astype(np.float64)
+
+
+def _windows_meant(seen: Mapping[Look, Recall], wave: Wave) -> Rows:
+    """How many windows the look that says most is about."""
+    lengths = {"point": 1, "run": 3, "day": max(_season.DAY_MS // (wave.end_ms - wave.start_ms), 1)}
+    excess = np.stack([recall.novelty - LOOKS[look] for look, recall in seen.items()])
+    meant: Rows = np.array([lengths[look] for look in seen])[excess.argmax(axis=0)]
+    return meant
 
 
 def _counts(params: NoveltyParams, away: Floats) -> Bools:
@@ -197,7 +224,7 @@ def _counts(params: NoveltyParams, away: Floats) -> Bools:
 
 
 def _band(
-    seen: _memory.Recall, rest: Singles, reach: Floats, expected: Floats, values: Floats
+    seen: Recall, rest: Singles, reach: Floats, expected: Floats, values: Floats
 ) -> tuple[Floats, Floats]:
     """From where to where nothing is novel, on the side of the value.
 

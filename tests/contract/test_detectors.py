@@ -17,7 +17,11 @@ from processor.detectors.base import Detector, Params, Verdict, Wave
 # Detectors that can't do without options, and options that a kind's default would leave untried.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "threshold": [{"above": 20}, {"above": 20, "below": 1, "for": 3}],
-    "novelty": [{}, {"sensitivity": "high", "warm_up": 20}, {"direction": "below", "min_delta": 1}],
+    "novelty": [
+        {},
+        {"sensitivity": "high", "warm_up": 20, "look_at": "day"},
+        {"direction": "below", "min_delta": 1, "look_at": "run"},
+    ],
 }
 CASES = [
     pytest.param(detectors.get(kind), options, id=f"{kind}-{i}")
@@ -25,7 +29,7 @@ CASES = [
     for i, options in enumerate(OPTIONS.get(kind, [{}]))
 ]
 every_detector = pytest.mark.parametrize(("detector", "options"), CASES)
-few = settings(max_examples=8, deadline=None, derandomize=True)  # each is hundreds of waves
+few = settings(max_examples=5, deadline=None, derandomize=True)  # each is hundreds of waves
 seeds = st.integers(0, 2**32 - 1)
 
 SIZE_MS = 1_800_000

@@ -158,12 +158,6 @@ def _judge(detector, params, columns, rows, values, i):
     return detector.judge(params, columns.arrays, rows, wave)
 
 
-def test_a_series_takes_about_a_kilobyte():
-    columns = Columns(Novelty().columns(NoveltyParams()))
-    columns.ensure(1_000)
-    assert columns.nbytes / columns.rows <= 1_024
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -177,3 +171,45 @@ def test_a_series_takes_about_a_kilobyte():
 def test_options_that_make_no_sense_are_refused_with_the_reason(options, sentence):
     with pytest.raises(msgspec.ValidationError, match=sentence):
         msgspec.convert(options, NoveltyParams)
+
+
+def drift(seed: int) -> np.ndarray:
+    """Eleven days as ever, then two days in which the rate grows threefold."""
+    hours = np.arange(13 * PER_DAY) / 6
+    rate = 7 * (1 + 0.6 * np.sin(2 * np.pi * (hours - 8) / 24))
+    rate[11 * PER_DAY :] *= np.linspace(1, 3, 2 * PER_DAY)
+    return np.random.default_rng(seed).poisson(rate).astype(np.float64)
+
+
+def test_a_slow_drift_that_no_single_window_shows_is_told_as_a_run():
+    said = {}
+    for look_at in ("point", "run"):
+        series = Series("novelty", sensitivity="low", look_at=look_at)
+        said[look_at] = series.see_all(drift(0))[11 * PER_DAY :]
+    assert not any(one.raised for one in said["point"])
+    told = next(one for one in said["run"] if one.raised)
+    assert told.run == 3
+    assert "; the last 30 min together are unlike anything remembered" in told.sentence
+
+
+def test_an_uneven_day_of_values_seen_before_is_told_as_a_day():
+    """One value in ten is wild; then, for a day, all are."""
+    rng = np.random.default_rng(2)
+    wild = rng.uniform(-4, 4, 17 * PER_DAY)
+    values = 20 + np.where(rng.random(len(wild)) < 0.1, wild, wild / 8)
+    values[16 * PER_DAY :] = 20 + wild[16 * PER_DAY :]
+    said = {}
+    for look_at in ("point", "day"):
+        series = Series("novelty", look_at=look_at)
+        said[look_at] = series.see_all(values)[16 * PER_DAY :]
+    assert not any(one.raised for one in said["point"])
+    told = next(one for one in said["day"] if one.raised)
+    assert told.run == PER_DAY
+    assert "; the last 1 d together are unlike anything remembered" in told.sentence
+
+
+@pytest.mark.parametrize(("look_at", "most"), [("point", 1_024), ("run", 1_900), ("day", 3_400)])
+def test_memory_a_series_grows_with_the_looks(look_at, most):
+    columns = Columns(Novelty().columns(NoveltyParams(look_at=look_at)))
+    columns.ensure(1_000)
+    assert columns.nbytes / columns.rows <= most
