@@ -140,7 +140,7 @@ def id_hashes(batch: Batch, event: EventSpec) -> Hashes | None:
     try:
         hashes = list(map(xxhash.xxh3_64_intdigest, map(str.encode, values)))
     except TypeError:
-        hashes = [xxhash.xxh3_64_intdigest(_id_bytes(value)) for value in values]
+        hashes = [_id_hash(value) for value in values]
     return np.array(hashes, dtype=np.uint64)
 
 
@@ -174,14 +174,16 @@ def _number(value: Any) -> float:
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value if len(value) <= TEXT_CHARS_MAX else None
-    if isinstance(value, int) and value in _INT64:
+    if type(value) is int and value in _INT64:  # true is no number
         return str(value)
     return None
 
 
-def _id_bytes(value: Any) -> bytes:
-    """What is hashed where not all ids are texts: 1 and "1" are two ids."""
-    return value.encode() if isinstance(value, str) else f"\0{value!r}".encode()
+def _id_hash(value: Any) -> int:
+    """Where not all ids are texts: 1 and "1" are two ids, and so is every other text."""
+    if isinstance(value, str):
+        return xxhash.xxh3_64_intdigest(value.encode())
+    return xxhash.xxh3_64_intdigest(repr(value).encode(), seed=1)
 
 
 # ---- times ----------------------------------------------------------------------------------
@@ -205,7 +207,8 @@ def _floor_ms(per_ms: int) -> Callable[[int | float], int]:
 
 
 def _seconds(value: int | float) -> int:
-    return int(value * 1_000 // 1)
+    # A thousand times 1e308 is infinite, and infinity is no integer.
+    return int(value * 1_000 // 1) if abs(value) <= TIME_MAX_MS else _BAD_TIME
 
 
 def _iso8601(value: datetime.datetime) -> int:
@@ -233,8 +236,9 @@ def _time_fault(event: EventSpec, value: Any, time_ms: int) -> tuple[str, str]:
 
 
 def field_type(kinds: set[Any]) -> Any:
-    """The one type that serves all uses of a field; its strictest."""
-    for type_ in (datetime.datetime, NUMBER, int | float, KEY):
-        if type_ in kinds:
-            return type_
-    return Any
+    """The one type that serves all uses of a field; patterns take any."""
+    found = kinds - {Any}
+    if found == {NUMBER, int | float}:
+        return int | float  # as float64 a time in ns would lose its last digits
+    assert len(found) <= 1, f"one field as {found}: the check of the pipeline file refuses that"
+    return found.pop() if found else Any
