@@ -341,6 +341,7 @@ class Machine:
 
     def _claims(self, now: float) -> Iterator[c.Command]:
         wanted = self._fleet.wanted(self._held(now), now) | self._fleet.announced()
+        wanted -= self._leases.keys()  # the giver's row names us until its next heartbeat
         claims = polls = 0
         for key in sorted(wanted & self._fleet.shards.keys()):
             if self._fleet.is_claimable(key, now):
