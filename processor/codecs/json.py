@@ -6,7 +6,6 @@ absent or null is ABSENT; whether that matters is for the rules to say.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -20,7 +19,9 @@ from processor.codecs.base import Decoded, Fault
 ABSENT = UNSET
 # Half of Python's recursion limit: the verdict must not depend on how deep the caller stands.
 DEPTH_MAX = 500
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_QUOTE = ord('"')
+# What each byte outside of texts adds to the depth, as int8.
+_STEPS = bytes({"[": 1, "{": 1, "]": 255, "}": 255}.get(chr(byte), 0) for byte in range(256))
 _EXCERPT_MAX = 200
 
 
@@ -127,7 +128,9 @@ def _refuse_deep(payloads: Sequence[bytes], rows: list[Any], faults: dict[int, F
 
 
 def _depth(payload: bytes) -> int:
-    text = np.frombuffer(_STRING.sub(b"", payload), dtype=np.uint8)
-    opened = np.isin(text, np.frombuffer(b"[{", dtype=np.uint8))
-    closed = np.isin(text, np.frombuffer(b"]}", dtype=np.uint8))
-    return int(np.max(np.cumsum(opened.astype(np.int64) - closed)))
+    """How deeply well-formed JSON is nested; for 10 MB it takes 0.1 s and 80 MB."""
+    plain = payload.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes left are all real
+    quotes = np.cumsum(np.frombuffer(plain, dtype=np.uint8) == _QUOTE, dtype=np.uint8)
+    is_outside = 1 - (quotes & 1).view(np.int8)  # the count may wrap: odd stays odd
+    steps = np.frombuffer(plain.translate(_STEPS), dtype=np.int8)
+    return int(np.max(np.cumsum(steps * is_outside, dtype=np.int32)))
