@@ -1,0 +1,44 @@
+"""Runs one benchmark by name, prints what it found, and writes it as JSON if asked to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench import end_to_end, hot_path
+from bench.harness import Options, Report, to_json, to_text
+from bench.results import ResultsDiffer
+
+BENCHMARKS: Mapping[str, Callable[[Options], Report]] = {
+    hot_path.NAME: hot_path.run,
+    end_to_end.NAME: end_to_end.run,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    settings = Options(is_quick=options.quick, seed=options.seed)
+    try:
+        report = BENCHMARKS[options.name](settings)
+    except ResultsDiffer as error:
+        print(f"{options.name}: {error}", file=sys.stderr)
+        return 1
+    print(to_text(report))
+    if options.json:
+        options.json.write_bytes(to_json(report, settings))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", choices=BENCHMARKS, help="which benchmark")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--quick", action="store_true", help="smallest size: does it work?")
+    parser.add_argument("--seed", type=int, default=1, help="of the events (default 1)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
