@@ -64,7 +64,7 @@ class Machine:
 
     def valid_for_s(self, now: float) -> float:
         """Seconds in which effects may still start; 0 and less: none may."""
-        return 0.0 if self.is_dead else self._standing.valid_for_s(now)
+        return -inf if self.is_dead else self._standing.valid_for_s(now)
 
     def wake_at(self) -> float | None:
         """When to call `commands` again if no fact comes before; None: after the next fact."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from processor.core.commands import Timing
 from processor.core.rows import Held, WorkerRow
 
@@ -26,7 +28,7 @@ class Standing:
     def valid_for_s(self, now: float) -> float:
         """Seconds in which effects may still start; 0 and less: none may."""
         if self._lapsed_at is not None:
-            return 0.0
+            return -inf
         return self._valid_until - self._timing.margin_s - now
 
     def next_row(self, held: tuple[Held, ...], draining: bool) -> WorkerRow:
