@@ -127,7 +127,7 @@ async def serve(pipeline: Pipeline, *, log_format: logs.Format) -> None:
 
     Raises Unavailable where a stream, table, bus, queue or permission is missing, and ConfigError.
     """
-    logs.configure(log_format, service=f"processor.{pipeline.app}")
+    logs.configure(log_format, service=f"processor.{pipeline.app}", stream=pipeline.source.stream)
     process = Process(pipeline)
     stopping = asyncio.Event()
     server = HttpServer(pipeline.http.host, pipeline.http.port, process.views())

@@ -170,7 +170,8 @@ class Page(Struct, frozen=True):
     """What one read of a shard gave, in columns of equal length n.
 
     `children` is None while the shard goes on, else the shards that follow it (this was the last
-    page). `millis_behind` is the service's MillisBehindLatest, `date_ms` its `Date` header.
+    page). `millis_behind` is the service's MillisBehindLatest, `date_ms` its `Date` header;
+    `errors` counts the requests that failed since the page before.
     """
 
     payloads: list[bytes]
@@ -180,6 +181,7 @@ class Page(Struct, frozen=True):
     millis_behind: int
     date_ms: int
     children: tuple[Shard, ...] | None = None
+    errors: int = 0
 
     def __len__(self) -> int:
         return len(self.payloads)

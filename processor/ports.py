@@ -35,8 +35,8 @@ class ShardReader(Protocol):
     async def read(self) -> Page:
         """The next page, as soon as pacing allows; empty pages are returned too.
 
-        Raises `Unavailable` when the stream or the permission is gone; waits out throttling and
-        outages itself, reporting them to its metrics.
+        Waits out throttling and outages itself, reporting them to its observer; a stream or a
+        permission that went away while running is an outage too, until somebody brings it back.
         """
 
     async def close(self) -> None:

@@ -170,6 +170,8 @@ class ShardLoop:
         self._lag_ms = page.millis_behind
         if not page.millis_behind:
             self._caught_up_at_ms = page.date_ms
+        if page.errors:
+            self._idle.on_error()
         self._idle.on_answer(len(page), page.millis_behind, page.date_ms)
 
     async def _advance_if_idle(self, page: Page) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
 from typing import Protocol
 
 from processor.core.lineage import children_of, undiscovered
+from processor.core.progress import start_position
 from processor.core.rows import AppRow, ShardRow, StreamKey
-from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
+from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable
 
 
@@ -18,17 +18,6 @@ class Listing(Protocol):
     async def describe(self) -> StreamInfo: ...
 
     async def list_shards(self) -> list[Shard]: ...
-
-
-def start_position(start: str, service_date_ms: int) -> Position:
-    """Where a new application starts; `latest` is pinned to the service's own time."""
-    if start == "trim_horizon":
-        return TRIM_HORIZON
-    if start == "latest":
-        return Position("at_time", str(service_date_ms))
-    moment = datetime.fromisoformat(start)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return Position("at_time", str(int(moment.timestamp() * 1000)))
 
 
 class Shards:

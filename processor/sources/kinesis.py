@@ -18,6 +18,8 @@ from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from processor.core import progress
 from processor.core.pacing import Pace, Pacing
 from processor.errors import IteratorExpired, Outage, Throttled, Unavailable
@@ -86,6 +88,7 @@ class KinesisReader:
         self._iterator_at = 0.0
         self._coming: asyncio.Task[Page] | None = None
         self._charged_bytes = 0
+        self._errors = 0  # since the last page
         self._has_ended = False
         self._is_closed = False
         reading.budget.join()
@@ -173,6 +176,7 @@ class KinesisReader:
         children = await self._children_after(answer)
         page = page_of(answer, date_ms, children)
         self._on_page(page, answer.next_shard_iterator, began_at)
+        page, self._errors = replace(page, errors=self._errors), 0
         return page
 
     async def _good_iterator(self) -> str:
@@ -223,6 +227,7 @@ class KinesisReader:
     def _on_failure(self, error: Outage | Unavailable | IteratorExpired) -> None:
         now, jitter = self._reading.clock.monotonic(), self._reading.jitter.random()
         observer = self._reading.observer
+        self._errors += 1
         if isinstance(error, Throttled):
             self._pacing.on_throttle(jitter, now)
             observer.on_throttled(self._shard_id)

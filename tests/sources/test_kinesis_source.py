@@ -61,6 +61,13 @@ async def test_a_fault_is_waited_out_told_and_costs_no_record(local, operation, 
     assert local.watcher.records == 20
 
 
+async def test_a_page_tells_how_many_requests_failed_since_the_page_before(local):
+    reader = local.source().open(SHARD, TRIM_HORIZON)
+    local.server.faults.add(Fault("internal", "GetRecords", times=2))
+    assert [(await reader.read()).errors for _ in range(2)] == [2, 0]
+    await reader.close()
+
+
 @pytest.mark.parametrize("seed", range(10))
 async def test_no_sequence_of_faults_loses_repeats_or_reorders_a_record(local, seed):
     random = Random(seed)
