@@ -3,9 +3,15 @@
 An id enters when its event was neither rejected nor late, and leaves when the watermark passes its
 event time + horizon. Whether a record is a duplicate is judged at its position: against what
 entered before it, by the watermark before it; so page cuts don't show.
+
+Memory is swept when the watermark crosses a multiple of a quarter of the horizon, and how full it
+is counts from sweep to sweep, as if each had come at its record: so page cuts, restores and the
+time of the actual sweep don't show at the bound either.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,6 +29,7 @@ class Dedupe:
     def __init__(self, horizon_ms: int, ids_max: int = IDS_MAX):
         self.horizon_ms = horizon_ms
         self._ids_max = ids_max
+        self._step_ms = max(1, horizon_ms // _SWEEPS)
         self._seen = SlotMap()
         self._swept_ms: int | None = None
 
@@ -37,38 +44,59 @@ class Dedupe:
 
         `ids` uint64[n], `times` int64[n] ≥ 0, `watermarks` int64[n]: before each record.
         """
-        entered_at = self._seen.get(ids)
-        suspects = (entered_at >= 0) | _repeated(ids)
-        fresh = np.flatnonzero(enters & ~suspects)
-        duplicate = self._judge(np.flatnonzero(suspects), ids, times, watermarks, enters)
-        self._enter(ids[fresh], times[fresh])
-        return duplicate
+        enters = enters & (watermarks <= times + self.horizon_ms)  # it would leave at once
+        if len(self._seen) + len(ids) <= self._ids_max:
+            return self._take(ids, times, watermarks, enters)
+        parts = [np.zeros(0, dtype=np.bool_)]
+        for start, stop in pairwise([0, *_changes(watermarks // self._step_ms), len(ids)]):
+            self.sweep(int(watermarks[start]))
+            part = slice(start, stop)
+            parts.append(self._take(ids[part], times[part], watermarks[part], enters[part]))
+        return np.concatenate(parts)
 
     def sweep(self, watermark_ms: int) -> None:
         """Forget what has left; cheap, and without effect on any verdict."""
-        if self._swept_ms is None:
-            self._swept_ms = watermark_ms
-        if watermark_ms - self._swept_ms < self.horizon_ms // _SWEEPS:
+        swept_ms = self._floor(watermark_ms)
+        if swept_ms == self._swept_ms:
             return
-        self._swept_ms = watermark_ms
+        self._swept_ms = swept_ms
         _, times = self._seen.items()
-        self._seen.keep(times + self.horizon_ms >= watermark_ms)
+        self._seen.keep(times + self.horizon_ms >= swept_ms)
 
     def snapshot(self, watermark_ms: int) -> tuple[bytes, bytes]:
-        """Ids and times that still count."""
+        """Ids and times that still count, in order of id."""
         ids, times = self._seen.items()
-        live = times + self.horizon_ms >= watermark_ms
+        live = times + self.horizon_ms >= self._floor(watermark_ms)
         return ids[live].tobytes(), times[live].tobytes()
 
     def restore(self, saved: tuple[bytes, bytes]) -> None:
+        """The inverse of `snapshot`; raises ValueError where the bytes are none of its."""
+        ids, times = np.frombuffer(saved[0], np.uint64), np.frombuffer(saved[1], np.int64)
+        if len(ids) != len(times) or (times < 0).any() or (ids[1:] <= ids[:-1]).any():
+            raise ValueError(f"{len(ids)} ids and {len(times)} times, expected pairs in order")
         self._seen = SlotMap()
-        self._seen.add(np.frombuffer(saved[0], np.uint64), np.frombuffer(saved[1], np.int64))
+        self._seen.add(ids, times)
+
+    def _floor(self, watermark_ms: int) -> int:
+        return watermark_ms // self._step_ms * self._step_ms
+
+    def _take(self, ids: Hashes, times: Ints, watermarks: Ints, enters: Bools) -> Bools:
+        """`duplicates`, of records between two sweeps or where there is room for all."""
+        room = self._ids_max - len(self._seen)
+        suspects = (self._seen.get(ids) >= 0) | _repeated(ids)
+        if len(ids) > room:
+            suspects[:] = True  # first come, first in
+        fresh = np.flatnonzero(enters & ~suspects)
+        duplicate = self._judge(np.flatnonzero(suspects), ids, times, watermarks, enters)
+        self._seen.add(ids[fresh], times[fresh])
+        return duplicate
 
     def _judge(
         self, suspects: Ints, ids: Hashes, times: Ints, watermarks: Ints, enters: Bools
     ) -> Bools:
         """The few records whose id stands elsewhere too, one by one in order."""
         duplicate = np.zeros(len(ids), dtype=np.bool_)
+        room = self._ids_max - len(self._seen)
         at = self._seen.get(ids[suspects])
         seen = {int(ids[i]): int(t) for i, t in zip(suspects, at, strict=True) if t >= 0}
         changed: dict[int, int] = {}
@@ -77,7 +105,8 @@ class Dedupe:
             entered = seen.get(id_)
             if entered is not None and watermarks[i] <= entered + self.horizon_ms:
                 duplicate[i] = True
-            elif enters[i]:
+            elif enters[i] and (entered is not None or room > 0):
+                room -= entered is None
                 seen[id_] = changed[id_] = int(times[i])
         self._upsert(changed)
         return duplicate
@@ -87,11 +116,13 @@ class Dedupe:
         times = np.array(list(changed.values()), dtype=np.int64)
         known = self._seen.get(ids) >= 0
         self._seen.set(ids[known], times[known])
-        self._enter(ids[~known], times[~known])
+        self._seen.add(ids[~known], times[~known])
 
-    def _enter(self, ids: Hashes, times: Ints) -> None:
-        room = max(0, self._ids_max - len(self._seen))
-        self._seen.add(ids[:room], times[:room])
+
+def _changes(values: Ints) -> list[int]:
+    """Where a value differs from the one before it."""
+    at: list[int] = (np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()
+    return at
 
 
 def _repeated(ids: Hashes) -> Bools:
