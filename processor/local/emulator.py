@@ -27,14 +27,14 @@ STOP_S = 5.0
 _ROOT = Path(__file__).parents[2]
 
 
-def interpreter() -> Path:
-    """The Python of `.venv-emulator`, beside this package or where one works."""
-    for folder in (_ROOT, Path.cwd()):
-        found = folder / ".venv-emulator" / "bin" / "python"
+def interpreter(folders: Sequence[Path] = (_ROOT, Path())) -> Path:
+    """The Python of `.venv-emulator`, beside this package or where one works; or Unavailable."""
+    for folder in folders:
+        found = folder.resolve() / ".venv-emulator" / "bin" / "python"
         if found.exists():
             return found
     raise Unavailable(
-        f"{_ROOT / '.venv-emulator'}", "starting the emulator", "run make .venv-emulator"
+        f"{folders[0] / '.venv-emulator'}", "starting the emulator", "run make .venv-emulator"
     )
 
 
