@@ -17,7 +17,8 @@ class Max:
     columns: ClassVar[tuple[Column, ...]] = (Column("v", "<f8", -np.inf),)
 
     def update(self, state: State, slots: Rows, values: Floats) -> None:
-        np.maximum.at(state["v"], slots, values)
+        # + 0.0: of 0.0 and -0.0, which are equal, the first or the last would be kept.
+        np.maximum.at(state["v"], slots, values + 0.0)
 
     def merge(self, state: State, into: Rows, other: State, slots: Rows) -> None:
         state["v"][into] = np.maximum(state["v"][into], other["v"][slots])

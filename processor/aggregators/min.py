@@ -17,7 +17,8 @@ class Min:
     columns: ClassVar[tuple[Column, ...]] = (Column("v", "<f8", np.inf),)
 
     def update(self, state: State, slots: Rows, values: Floats) -> None:
-        np.minimum.at(state["v"], slots, values)
+        # + 0.0: of 0.0 and -0.0, which are equal, the first or the last would be kept.
+        np.minimum.at(state["v"], slots, values + 0.0)
 
     def merge(self, state: State, into: Rows, other: State, slots: Rows) -> None:
         state["v"][into] = np.minimum(state["v"][into], other["v"][slots])

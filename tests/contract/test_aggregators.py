@@ -1,0 +1,252 @@
+"""One contract for every aggregator: order, batches and splits change no bit, and figures are true.
+
+A test drives an aggregator as the window table does: columns with a row a slot, updates in
+batches in which slots repeat, merges, results. The reference is plain fractions.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processor import aggregators
+from processor.aggregators.base import Aggregator
+from processor.core.columns import Columns
+
+SLOTS = 5
+KINDS = aggregators.kinds()
+Addition = tuple[int, float]  # (slot, value)
+
+# What each figure is, of a window's values as exact fractions; None where it is not defined.
+TRUTH: Mapping[str, Callable[[Sequence[Fraction]], Fraction | None]] = {
+    "count": lambda values: Fraction(len(values)),
+    "sum": lambda values: sum(values, Fraction(0)),
+    "mean": lambda values: statistics.mean(values) if values else None,
+    "variance": lambda values: statistics.variance(values) if len(values) > 1 else None,
+    "min": lambda values: min(values, default=None),
+    "max": lambda values: max(values, default=None),
+}
+# Rounded once to float64. A mean's sum is rounded before it is divided.
+ROUNDINGS = {"mean": 2}
+# What a value or its square holds below 2^-104 is rounded; some 60 values make this of it.
+CUT = Fraction(1, 2**98)
+
+WHOLE = [0.0, -0.0, 1.0, -1.0, 2.0**53, -(2.0**53), 2.0**53 - 1]
+BROKEN = [0.1, -0.1, 1 / 3, 1e15 + 0.3, 4503599627370495.5, -(2.0**-52)]
+TINY = [2.0**-104, 2.0**-105, 1e-300, -1e-300, 5e-324]
+values = st.one_of(
+    st.sampled_from(WHOLE + BROKEN + TINY),
+    st.floats(-(2.0**53), 2.0**53),
+    st.floats(-1e-20, 1e-20),
+    st.integers(-(2**53), 2**53).map(float),
+)
+additions = st.lists(st.tuples(st.integers(0, SLOTS - 1), values), max_size=60)
+
+
+class Windows:
+    """A few slots of one aggregator."""
+
+    def __init__(self, kind: str):
+        self.aggregator: Aggregator = aggregators.get(kind)
+        self.columns = Columns(self.aggregator.columns)
+        self.columns.ensure(SLOTS)
+
+    def add(self, batch: Sequence[Addition]) -> Windows:
+        slots = np.array([slot for slot, _ in batch], dtype=np.intp)
+        values = np.array([value for _, value in batch], dtype=np.float64)
+        before = slots.tobytes(), values.tobytes()
+        self.aggregator.update(self.columns.arrays, slots, values)
+        assert (slots.tobytes(), values.tobytes()) == before, "inputs must stay as they are"
+        return self
+
+    def merge(self, other: Windows, into: Sequence[int] = range(SLOTS)) -> Windows:
+        """Slot i of `other` goes to slot `into[i]`."""
+        before = other.saved()
+        slots = np.arange(len(into))
+        self.aggregator.merge(
+            self.columns.arrays, np.array(into, dtype=np.intp), other.columns.arrays, slots
+        )
+        assert other.saved() == before, "what is merged must stay as it is"
+        return self
+
+    def saved(self) -> dict[str, bytes]:
+        return self.columns.snapshot(SLOTS)
+
+    def results(self, slots: Iterable[int] = range(SLOTS)) -> list[Any]:
+        before = self.saved()
+        found = self.aggregator.result(self.columns.arrays, np.array(list(slots), dtype=np.intp))
+        assert found.dtype in (np.int64, np.float64)
+        assert self.saved() == before, "a result must change nothing"
+        found[:] = 7
+        assert self.saved() == before, "a result is no view of the state"
+        return self.aggregator.result(
+            self.columns.arrays, np.array(list(slots), dtype=np.intp)
+        ).tolist()
+
+
+def bits(windows: Windows) -> tuple[dict[str, bytes], str]:
+    """State and results, where 0.0 is not -0.0."""
+    return windows.saved(), repr(windows.results())
+
+
+def batches(all_: Sequence[Addition], cuts: Iterable[int]) -> list[Sequence[Addition]]:
+    at = sorted({0, len(all_), *(cut for cut in cuts if cut < len(all_))})
+    return [all_[a:b] for a, b in pairwise(at)]
+
+
+def in_batches(kind: str, all_: Sequence[Addition], cuts: Iterable[int] = ()) -> Windows:
+    windows = Windows(kind)
+    for batch in batches(all_, cuts):
+        windows.add(batch)
+    return windows
+
+
+def test_every_aggregator_has_its_truth_here() -> None:
+    assert TRUTH.keys() == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_are_little_endian_so_that_snapshots_travel(kind: str) -> None:
+    assert all(column.dtype.startswith("<") for column in aggregators.get(kind).columns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(data=st.data(), all_=additions, cuts=st.sets(st.integers(0, 60)))
+def test_neither_order_nor_batches_change_a_bit(
+    kind: str, data: st.DataObject, all_: list[Addition], cuts: set[int]
+) -> None:
+    other = data.draw(st.permutations(all_))
+    assert bits(in_batches(kind, other, cuts)) == bits(in_batches(kind, all_))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(all_=additions, owners=st.lists(st.integers(0, 2), min_size=60, max_size=60))
+def test_split_over_others_and_merged_again_changes_no_bit(
+    kind: str, all_: list[Addition], owners: list[int]
+) -> None:
+    parts = [
+        in_batches(kind, [a for a, owner in zip(all_, owners, strict=False) if owner == part])
+        for part in range(3)
+    ]
+    assert bits(parts[2].merge(parts[0]).merge(parts[1])) == bits(in_batches(kind, all_))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(all_=additions, into=st.permutations(range(SLOTS)))
+def test_a_merge_finds_its_slots(kind: str, all_: list[Addition], into: list[int]) -> None:
+    moved = [(into[slot], value) for slot, value in all_]
+    assert bits(Windows(kind).merge(in_batches(kind, all_), into)) == bits(in_batches(kind, moved))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=200)
+@given(all_=additions)
+def test_figures_are_those_of_plain_fractions(kind: str, all_: list[Addition]) -> None:
+    for slot, found in enumerate(in_batches(kind, all_).results()):
+        exact = [Fraction(value) for at, value in all_ if at == slot]
+        expected = TRUTH[kind](exact)
+        if expected is None:
+            assert math.isnan(found)
+        else:
+            rounding = ROUNDINGS.get(kind, 1) * abs(expected) * Fraction(2**50 + 1, 2**103)
+            assert abs(Fraction(found) - expected) <= rounding + cut(kind, exact)
+
+
+def cut(kind: str, exact: Sequence[Fraction]) -> Fraction:
+    """What may be missing of a figure besides its last rounding."""
+    if kind in ("count", "min", "max"):
+        return Fraction(0)
+    return CUT * (1 + max(map(abs, exact), default=0)) if kind == "variance" else CUT
+
+
+@pytest.mark.parametrize("kind", ["sum", "mean", "min", "max"])
+@settings(deadline=None)
+@given(st.lists(st.integers(-(10**6), 10**6).map(lambda n: n / 1024), min_size=1, max_size=50))
+def test_figures_of_moderate_numbers_are_exact(kind: str, numbers: list[float]) -> None:
+    [found] = in_batches(kind, [(0, number) for number in numbers]).results([0])
+    expected = TRUTH[kind]([Fraction(number) for number in numbers])
+    assert expected is not None
+    assert found == float(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(all_=additions, rest=additions)
+def test_restored_is_as_never_stopped_to_the_bit(
+    kind: str, all_: list[Addition], rest: list[Addition]
+) -> None:
+    steady, successor = in_batches(kind, all_), Windows(kind)
+    successor.columns.restore(steady.saved(), SLOTS)
+    assert bits(successor.add(rest)) == bits(steady.add(rest))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slot_that_was_reset_is_as_new(kind: str) -> None:
+    windows = Windows(kind).add([(0, 3.5), (1, -7.0)])
+    windows.columns.reset(np.array([0, 1]))
+    assert bits(windows) == bits(Windows(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [2.0**53, -(2.0**53), 0.1, -1e-300, 0.0])
+def test_one_slot_takes_ten_thousand_values_in_one_batch(kind: str, number: float) -> None:
+    """Limbs must be carried in time: 10,000 times 2^53 overflows an int64 a thousand times."""
+    n = 10_000
+    whole = in_batches(kind, [(0, number)] * n)
+    assert bits(whole) == bits(in_batches(kind, [(0, number)] * n, range(0, n, 311)))
+    [found] = whole.results([0])
+    expected = TRUTH[kind]([Fraction(number)] * n)
+    assert expected is not None
+    assert found == pytest.approx(float(expected), rel=2**-52, abs=n * 2.0**-104)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(number=values, n=st.integers(2, 40))
+def test_a_constant_series_has_no_spread_and_one_extreme(kind: str, number: float, n: int) -> None:
+    [found] = in_batches(kind, [(0, number)] * n).results([0])
+    constant = {"variance": 0.0, "min": number, "max": number, "count": n}
+    if kind in constant:
+        # The square of what a value holds below 2^-104 is cut, which is all that may be left.
+        assert found == pytest.approx(constant[kind], rel=0, abs=2.0**-100 * (1 + abs(number)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_sign_of_zero_never_shows(kind: str) -> None:
+    for numbers in ([-0.0], [0.0, -0.0], [-0.0, 0.0], [-0.0, -0.0, 0.0]):
+        windows = in_batches(kind, [(0, number) for number in numbers], range(3))
+        plain = in_batches(kind, [(0, 0.0) for _ in numbers])
+        assert bits(windows) == bits(plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_window_is_worth_what_the_aggregator_says_or_nothing(kind: str) -> None:
+    aggregator = aggregators.get(kind)
+    [found] = Windows(kind).results([0])
+    assert found == aggregator.empty or (math.isnan(found) and math.isnan(aggregator.empty))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_records_and_no_slots_are_nothing_special(kind: str) -> None:
+    assert bits(Windows(kind).add([])) == bits(Windows(kind))
+    assert Windows(kind).results([]) == []
+    assert bits(Windows(kind).merge(Windows(kind), [])) == bits(Windows(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slots_do_not_touch_each_other(kind: str) -> None:
+    windows = Windows(kind).add([(0, 1.0), (4, 2.0), (0, 3.0)])
+    alone = Windows(kind).add([(0, 1.0), (0, 3.0)])
+    assert repr(windows.results([0, 1, 2, 3])) == repr(alone.results([0, 1, 2, 3]))
