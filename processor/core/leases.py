@@ -105,7 +105,6 @@ class Machine:
 
     def on_workers(self, rows: Sequence[WorkerRow], now: float) -> None:
         self._agenda.done("ReadWorkers")
-        self._workers_at = now + self._timing.read_s
         self._workers_reads += 1
         known = set(self._fleet.live())
         self._fleet.on_workers(rows, now)
@@ -247,6 +246,8 @@ class Machine:
             return False
         if isinstance(command, c.Heartbeat | c.Join):
             self._standing.on_sent(command.row, now)
+        elif isinstance(command, c.ReadWorkers):
+            self._workers_at = now + self._timing.read_s  # from the send: slow answers add no gap
         return True
 
     def _advance(self, now: float) -> None:
