@@ -11,16 +11,16 @@ import hashlib
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from processor import __version__
 from processor.core import plan
-from processor.errors import Outage
+from processor.errors import Outage, ProcessorError
 from processor.model import Pipeline, SinkSpec
 from processor.observe import logs
 from processor.observe.http import Health, HttpServer, State, Status, Views
@@ -47,15 +47,9 @@ from processor.stores.s3 import S3Objects
 # A worker holds some hundreds of shards at most; each may have one call to a service under way.
 CONNECTIONS_MAX = 256
 RETRY_S = 2.0  # until the next look at a dependency that is out when we start
-
+PROBE = "probe/start"  # one key for all workers: a start that is killed midway leaves no heap
 
 T = TypeVar("T")
-
-
-class Checked(Protocol):
-    """What can say whether it is there."""
-
-    async def check(self) -> object: ...
 
 
 class Process:
@@ -132,6 +126,7 @@ async def serve(pipeline: Pipeline, *, log_format: logs.Format) -> None:
     stopping = asyncio.Event()
     server = HttpServer(pipeline.http.host, pipeline.http.port, process.views())
     async with AsyncExitStack() as stack:
+        stack.enter_context(_failures_told(process))
         stack.enter_context(_signals(process, stopping))
         stack.push_async_callback(server.stop)
         await server.start()
@@ -139,7 +134,8 @@ async def serve(pipeline: Pipeline, *, log_format: logs.Format) -> None:
         await stack.enter_async_context(_background(process.ticker.run()))
         worker = await _unless(stopping, _assemble(process, stack))
         if worker is not None:
-            process.worker, process.state = worker, "running"
+            process.worker = worker
+            process.state = "draining" if stopping.is_set() else "running"
             await worker.run(stopping)
     process.log.info("stopped", message="every lease is handed over")
 
@@ -155,6 +151,7 @@ def config_hash(pipeline: Pipeline) -> str:
 async def _assemble(process: Process, stack: AsyncExitStack) -> Worker:
     """Every adapter, each checked; waits while a service is out."""
     pipeline, reporter = process.pipeline, process.reporter
+    process.awaited = "credentials"
     compiled = plan.compile(pipeline)
     aws = await stack.enter_async_context(
         open_aws(region_of(pipeline), connections_max=CONNECTIONS_MAX)
@@ -163,14 +160,17 @@ async def _assemble(process: Process, stack: AsyncExitStack) -> Worker:
     sinks = {name: await _sink(process, aws, spec) for name, spec in pipeline.sinks.items()}
     dead_letters = await _dead_letters(process, aws)
     table = DynamoTable(await aws.client("dynamodb"), pipeline.state.table)
-    await _available(process, "the stream", source)
+    objects = await _objects(process, aws)
+    await _available(process, "the stream", source.check)
+    await _available(process, "the lease table", table.read_workers)
+    if objects is not None:
+        await _available(process, "the store of states", lambda: _probe(objects))
     for name, sink in sinks.items():
-        await _available(process, f"sink {name}", sink)
+        await _available(process, f"sink {name}", sink.check)
         stack.push_async_callback(sink.close)
-    await _available(process, "the dead letters' queue", dead_letters)
+    await _available(process, "the dead letters' queue", dead_letters.check)
     stack.push_async_callback(dead_letters.close)
     road = Road(compiled, source, sinks, dead_letters, process.clock, reporter.steps)
-    objects = await _objects(process, aws)
     ports = LeasePorts(table, objects, source, process.clock, process.rng)
     return Worker(road, ports, reporter.leases)
 
@@ -233,16 +233,36 @@ async def _objects(process: Process, aws: Aws) -> ObjectStore | None:
 # ---- starting and stopping ------------------------------------------------------------------
 
 
-async def _available(process: Process, what: str, dependency: Checked) -> None:
+async def _available(process: Process, what: str, check: Callable[[], Awaitable[object]]) -> None:
     """Until the dependency is there; Unavailable if it never will be by itself."""
     process.awaited = what
     while True:
         try:
-            await dependency.check()
+            await check()
             return
         except Outage as error:
             process.log.warning("waiting", message=f"for {what}", error=error)
             await process.clock.sleep(RETRY_S)
+
+
+async def _probe(objects: ObjectStore) -> None:
+    """What a checkpoint will do, done once: else a large state would be the first to find out."""
+    await objects.put(PROBE, b"")
+    await objects.get(PROBE)
+    await objects.delete([PROBE])
+
+
+@contextmanager
+def _failures_told(process: Process) -> Iterator[None]:
+    """Why it all ended goes to the log too; what the command line prints is for a person."""
+    try:
+        yield
+    except ProcessorError as error:
+        process.log.error("failed", message="the service ends", error=error)
+        raise
+    except Exception as error:
+        process.log.error("failed", message="the service ends by a bug of its own", exc_info=error)
+        raise
 
 
 @contextmanager

@@ -129,7 +129,7 @@ class LeaseLoop:
         Raises Unavailable if table, stream or a permission is missing at the start. Cancelling is
         safe: shard tasks end at once, and the leases fall to others after their TTL.
         """
-        await self._open()
+        await self._open(stopping)
         watcher = asyncio.create_task(self._wake_on(stopping))
         try:
             while not self._machine.is_finished:
@@ -140,15 +140,16 @@ class LeaseLoop:
 
     # ---- the loop
 
-    async def _open(self) -> None:
+    async def _open(self, stopping: asyncio.Event) -> None:
         """Which stream, and where its first shards start; waits while a service is out."""
-        while True:
+        while not stopping.is_set():
             try:
                 async with asyncio.timeout(LISTING_TIMEOUT_S):
                     return await self._shards.open()
             except (Outage, TimeoutError) as error:
                 self.observer.on_error("open", error)
                 await self.clock.sleep(self.rng.uniform(0, 2 * self._timing.retry_s))
+        self._machine.is_finished = True  # told to stop before it could join
 
     async def _wake_on(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
