@@ -44,7 +44,8 @@ _KEY_POLICY = "allow kms:Decrypt on the stream's key to this role"
 _KEY_STATE = "enable the stream's KMS key"
 _CREDENTIALS = "check the credentials, and this machine's clock"
 _REMEDIES = {
-    "ResourceNotFoundException": "make it, or correct its name, region or account",
+    "ResourceNotFoundException": "make it (aws kinesis create-stream --stream-name {name}), or"
+    " correct its name, region or account",
     "AccessDeniedException": "allow kinesis:{operation} on it to this role",
     "KMSAccessDeniedException": _KEY_POLICY,
     "KMSDisabledException": _KEY_STATE,
@@ -152,7 +153,8 @@ def failure_of(subject: str, operation: str, status: int, body: bytes) -> Proces
         return RequestFailed(operation, "credentials", said)
     if status >= 500 or status in (408, 429) or kind in ("", "ResourceInUseException"):
         return RequestFailed(operation, "server", said)
-    remedy = _REMEDIES.get(kind, _OTHER_REMEDY).format(operation=operation)
+    name = subject.replace("/", " ").rpartition(" ")[2]  # an ARN ends with it, too
+    remedy = _REMEDIES.get(kind, _OTHER_REMEDY).format(operation=operation, name=name)
     return Unavailable(subject, f"kinesis:{operation}", f"{remedy} ({said})")
 
 
