@@ -28,6 +28,7 @@ import orjson
 
 from processor.errors import ProcessorError, UsageError
 from processor.local import check
+from processor.local.emulator import interpreter
 from processor.local.phases import Phases
 from processor.local.stage import Stage
 from processor.local.traffic import fortnight_end_ms, plan_traffic
@@ -79,6 +80,7 @@ def main(args: argparse.Namespace) -> int:
         )
     if options.seed < 0:
         raise UsageError(f"--seed {options.seed}: give a whole number from 0 on")
+    interpreter()  # before anything is begun: without the emulator there is no demo
     folder = Path(tempfile.mkdtemp(prefix="processor-demo-"))
     try:
         outcome = asyncio.run(_Demo(options, folder).run())
@@ -136,7 +138,7 @@ class _Demo:
             stack.enter_context(view)
             view.say(f"planning a fortnight of traffic, seed {options.seed}")
             end_ms = fortnight_end_ms(round(time.time() * 1000))
-            plan = plan_traffic(options.seed, end_ms, options.duration_s)
+            plan = await asyncio.to_thread(plan_traffic, options.seed, end_ms, options.duration_s)
             view.say("starting Kinesis, DynamoDB, EventBridge and SQS on loopback")
             await stack.enter_async_context(self._stage)
             view.say(f"starting {WORKERS} workers")
@@ -148,9 +150,9 @@ class _Demo:
             await phases.perform(
                 WORKERS, options.kill, lambda runs: interrupts.allow(phases.producer.stop, runs)
             )
-            run = phases.run(options.seed, options.kill)
+            run = phases.run()
             view.say("stopping the workers")
-            faults = await self._fleet.stop()
+            faults = phases.faults + await self._fleet.stop()
             outcome = check.judge(run)
             return replace(outcome, failures=outcome.failures + faults)
 

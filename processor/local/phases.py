@@ -31,8 +31,8 @@ KILL_AT = 25 / 60  # of the traffic: 25 s of the usual minute
 DENSE_FROM_S = 45.0  # below that there are too few orders a window (3.6) for detectors to judge
 
 
-class Stalled(ProcessorError):
-    """The service stopped making progress."""
+class NotReady(ProcessorError):
+    """The workers did not come to own all shards."""
 
 
 class Phases:
@@ -46,7 +46,8 @@ class Phases:
         self._alarms = _Alarms(self._events.bodies)
         self._owners: dict[str, str] = {}  # by shard, before the kill
         self._begun_at = self._now()
-        self._is_complete = False
+        self._is_complete = self._has_killed = False
+        self.faults: list[str] = []  # what the phases themselves found wrong
 
     async def perform(self, workers: int, kills: bool, on_traffic: _OnTraffic) -> None:
         """All phases; `on_traffic` is told when stopping the traffic makes sense, and when not."""
@@ -69,7 +70,7 @@ class Phases:
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
 
-    def run(self, seed: int, killed: bool) -> check.Run:
+    def run(self) -> check.Run:
         """What is left behind, for the check. Exact once drained."""
         latency = self._fleet.latency()
         moved = [
@@ -87,7 +88,7 @@ class Phases:
             p99_ms=latency.p99_ms,
         )
         return check.Run(
-            seed=seed,
+            seed=self.plan.seed,
             start_ms=self.plan.start_ms,
             end_ms=self._end_ms(),
             until_ms=self._until_ms(),
@@ -96,7 +97,7 @@ class Phases:
             events=self._events.bodies,
             letters=self._letters.bodies,
             service=service,
-            killed=killed,
+            killed=self._has_killed,
             dense=self.plan.duration_s >= DENSE_FROM_S,
         )
 
@@ -112,7 +113,7 @@ class Phases:
                 self._view.say(f"{len(owners)} workers own {len(shards)} shards")
                 return
             await asyncio.sleep(LOOK_S)
-        raise Stalled(f"after {READY_S:.0f} s the workers own {len(self._fleet.shards())} shards")
+        raise NotReady(f"after {READY_S:.0f} s the workers own {len(self._fleet.shards())} shards")
 
     async def _send(self, kills: bool) -> None:
         self._owners = self._ownership()
@@ -132,24 +133,24 @@ class Phases:
         self._owners = self._ownership()
         names = [view.worker for view in self._fleet.shards().values()]
         victim = max(self._fleet.living, key=lambda worker: names.count(worker.child.name))
+        self._has_killed = True
         await self._fleet.kill(victim)
         started = await self._fleet.start()
         self._view.say(f"killed {victim.child.name}, started {started.child.name}")
 
     async def _drain(self) -> None:
-        """Until every record is taken and every event received; raises Stalled."""
-        taken, moved_at = -1, self._now()
-        while not self._is_processed():
-            if self._fleet.total("records") != taken:
-                taken, moved_at = self._fleet.total("records"), self._now()
+        """Until every record is taken and every event received, or nothing moves any more."""
+        seen, moved_at = self._figures(), self._now()
+        while not (self._is_processed() and self._is_received()):
+            if self._figures() != seen:
+                seen, moved_at = self._figures(), self._now()
             if self._now() - moved_at > STALL_S:
-                raise Stalled(f"no progress for {STALL_S:.0f} s: {self._positions()}")
-            await asyncio.sleep(LOOK_S)
-        self._view.say("all records are processed")
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if self._is_received():
+                self.faults.append(f"no progress for {STALL_S:.0f} s: {self._positions()}")
                 return
+            await asyncio.sleep(LOOK_S)
+
+    def _figures(self) -> tuple[int, int, int]:
+        return self._fleet.total("records"), len(self._events.bodies), len(self._letters.bodies)
 
     def _is_processed(self) -> bool:
         shards = self._fleet.shards()

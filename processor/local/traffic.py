@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from processor.local.broken import BROKEN_KINDS
 from processor.local.check import DAY_MS, HOUR_MS, Planted, Sent
 
 SPAN_MS = 14 * DAY_MS
@@ -42,7 +43,6 @@ BROKEN, DUPLICATES, LATE = 0.001, 0.005, 0.003  # shares of all records
 DUPLICATE_WITHIN_MS = 2 * HOUR_MS
 LATE_MIN_MS, LATE_MAX_MS = 4 * HOUR_MS, 10 * HOUR_MS
 EDGE_MS = 1_000  # no late record is that near to a window's edge
-NESTING = 20_000  # deeper than any parser follows
 PLANTED_FROM_MS = 8 * DAY_MS  # day 9
 CENTS_MIN, CENTS_MEDIAN, CENTS_SIGMA = 100, 2_500, 0.6  # amounts of 1.00 and more, log-normal
 
@@ -275,46 +275,6 @@ def _off_the_edge(at_ms: int) -> int:
     if within <= EDGE_MS:
         return at_ms - within - EDGE_MS - 1
     return at_ms - EDGE_MS if within >= 10 * MINUTE_MS - EDGE_MS else at_ms
-
-
-# ---- broken records -------------------------------------------------------------------------
-
-_Break = Callable[[dict[str, Any], int], bytes]  # from a good event and the end of the fortnight
-
-
-def _with(**fields: Any) -> _Break:
-    return lambda body, _: orjson.dumps(body | fields)
-
-
-def _without(field: str) -> _Break:
-    return lambda body, _: orjson.dumps({k: v for k, v in body.items() if k != field})
-
-
-def _with_text(field: str, text: bytes) -> _Break:
-    """The event with a field in raw JSON at its end; the last of two equal keys wins."""
-    return lambda body, _: orjson.dumps(body)[:-1] + f',"{field}":'.encode() + text + b"}"
-
-
-BROKEN_KINDS: dict[str, _Break] = {
-    "cut short": lambda body, _: orjson.dumps(body)[:-9],
-    "not JSON": lambda body, _: f"order of {body['store']}".encode(),
-    "empty": lambda body, _: b"",
-    "not UTF-8": lambda body, _: orjson.dumps(body).replace(b'"o', b'"\xff\xfe'),
-    "not an object": lambda body, _: orjson.dumps([body["id"], body["at"]]),
-    "amount of a wrong type": _with(amount="12.50"),
-    "time of a wrong type": _with(at="yesterday"),
-    "store of a wrong type": _with(store={"name": "sofia"}),
-    "no amount": _without("amount"),
-    "no time": _without("at"),
-    "no store": _without("store"),
-    # Days ahead of the present too: the fortnight ended only two to three hours ago.
-    "far in the future": lambda body, end_ms: orjson.dumps(body | {"at": end_ms + 30 * DAY_MS}),
-    "hours in the future": lambda body, end_ms: orjson.dumps(body | {"at": end_ms + 6 * HOUR_MS}),
-    "NaN": _with_text("amount", b"NaN"),
-    "huge integer as amount": _with_text("amount", b"9" * 400),
-    "huge integer as time": _with_text("at", b"1" + b"0" * 40),
-    "deep nesting": _with_text("basket", b"[" * NESTING + b"]" * NESTING),  # nobody reads it
-}
 
 
 def _broken(rng: _Rng, count: int, base: Sequence[Record], end_ms: int) -> list[Record]:

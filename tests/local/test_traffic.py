@@ -11,9 +11,9 @@ from collections import Counter
 import orjson
 import pytest
 
+from processor.local.broken import BROKEN_KINDS
 from processor.local.check import DAY_MS, HOUR_MS, WINDOW_MS, Sent
 from processor.local.traffic import (
-    BROKEN_KINDS,
     MINUTE_MS,
     PLANTED_FROM_MS,
     SHARDS,
