@@ -145,7 +145,8 @@ class LeaseLoop:
         while not stopping.is_set():
             try:
                 async with asyncio.timeout(LISTING_TIMEOUT_S):
-                    return await self._shards.open()
+                    await self._shards.open()
+                    return
             except (Outage, TimeoutError) as error:
                 self.observer.on_error("open", error)
                 await self.clock.sleep(self.rng.uniform(0, 2 * self._timing.retry_s))
