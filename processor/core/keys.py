@@ -70,6 +70,7 @@ class KeyTable:
         return [([value for _, value in group.key], group.part) for group in self.groups]
 
     def restore(self, names: Sequence[tuple[list[str | int], str | None]]) -> None:
+        """Into an empty table; raises ValueError where these are no keys of this rule."""
         assert not self.groups, "restore() into a table that has keys"
         for values, part in names:
             if part and set(values) == {OTHER}:
@@ -77,6 +78,9 @@ class KeyTable:
             else:
                 raw = values[0] if len(values) == 1 else tuple(values)
                 self._add(raw if part is None else (_HOMELESS, raw), raw, part)
+        n_known = len(self._index) + (self._other is not None)
+        if self.names() != list(names) or n_known != len(names):
+            raise ValueError(f"{len(names)} keys, of which some repeat or are too many")
 
     def _mark_homeless(
         self, raws: list[Raw], values: Sequence[Sequence[Any]], partition_keys: Sequence[str]

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import compress
+from typing import Annotated
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from processor.core import events, intake
 from processor.core.dedupe import Dedupe
@@ -70,7 +71,7 @@ class Snapshot(Struct, frozen=True):
     """All that must survive a takeover but the position, which the checkpoint holds beside it."""
 
     version: int
-    watermark_ms: int
+    watermark_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
     totals: Totals
     seen: tuple[bytes, bytes]
     rules: dict[str, Saved]  # by rule version: a changed rule starts anew

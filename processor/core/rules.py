@@ -67,7 +67,7 @@ class Saved(Struct, frozen=True):
     windows: SavedWindows
     first_ends: bytes
     waves: tuple[int | None, int]
-    scorer: Mapping[str, Any]
+    scorer: dict[str, bytes]
 
 
 class Rule:
@@ -147,7 +147,7 @@ class Rule:
     def restore(self, saved: Saved) -> None:
         n = len(saved.groups)
         self.keys.restore(saved.groups)
-        self.windows.restore(saved.windows)
+        self.windows.restore(saved.windows, n)
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
         self._last_wave_ms, self._empty_waves = saved.waves
         self._scorer.restore(saved.scorer, n)

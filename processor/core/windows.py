@@ -118,12 +118,17 @@ class WindowTable:
         samples = [self._samples.get(slot, NO_SAMPLE) for slot in slots.tolist()]
         return Saved(codes.tobytes(), self._columns.take(slots), samples)
 
-    def restore(self, saved: Saved) -> None:
-        """Into an empty table."""
+    def restore(self, saved: Saved, n_keys: int) -> None:
+        """Into an empty table; raises ValueError where it is no table of n keys."""
         codes = np.frombuffer(saved.codes, np.uint64)
+        keys = codes >> np.uint64(_ORDINAL_BITS)
+        if (codes[1:] <= codes[:-1]).any() or (keys >= n_keys).any():
+            raise ValueError(f"windows out of order or of other keys than the {n_keys} known")
         ordinals = (codes & np.uint64(2**_ORDINAL_BITS - 1)).astype(np.int64) - 1
         slots = self._make(codes, ordinals)
         self._columns.put(slots, saved.columns)
+        if (self._columns.arrays["key"][slots] != keys).any():
+            raise ValueError("windows of one key, columns of another")
         for slot, sample in zip(slots.tolist(), saved.samples, strict=True):
             self._samples[slot] = (sample[0], sample[1])
 
@@ -144,8 +149,11 @@ class WindowTable:
         slots = self._allocate(len(codes))
         self._slots.add(codes, slots)
         self._columns.arrays["key"][slots] = (codes >> np.uint64(_ORDINAL_BITS)).astype(np.int32)
-        for ordinal in np.unique(ordinals).tolist():
-            self._open.setdefault(ordinal, []).append(slots[ordinals == ordinal])
+        order = np.argsort(ordinals, kind="stable")
+        found, starts = np.unique(ordinals[order], return_index=True)
+        parts = np.split(slots[order], starts[1:])  # one also of nothing
+        for ordinal, part in zip(found.tolist(), parts, strict=False):
+            self._open.setdefault(ordinal, []).append(part)
         return slots
 
     def _allocate(self, n: int) -> Rows:
