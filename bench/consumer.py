@@ -2,8 +2,8 @@
 
     python -m bench.consumer '{"side": "ours", "url": "http://…", "page": 1000, "core": 1}' OUTCOME
 
-Both sides read a small stream first, to warm up. The clocks run from the first read until every
-shard has been read and counted to its end.
+Both sides read a stream of warm-up first and go on with the second: the clocks run from the first
+read of that until every shard has been read and counted to its end.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import aiohttp
 import msgspec
 import uvloop
 from aiobotocore.config import AioConfig
@@ -27,9 +30,8 @@ from bench import data, ours, plain, results
 from bench.server import STREAM, WARM_UP
 from processor.core.pacing import Pace
 from processor.core.pipeline import ShardPipeline
-from processor.core.plan import Plan
 from processor.model import TRIM_HORIZON, Shard
-from processor.runtime.aws import open_aws
+from processor.runtime.aws import Aws, open_aws
 from processor.runtime.clock import SystemClock
 from processor.sources.budget import ByteBudget
 from processor.sources.kinesis import KinesisSource, Reading
@@ -37,7 +39,7 @@ from processor.sources.sigv4 import Signer
 from processor.sources.wire import Wire
 
 REGION = "us-east-1"
-BUDGET_BYTES = 512 * 1024 * 1024  # a worker's at most; pages of 10,000 need 17 MB each
+BUDGET_BYTES = 512 * 1024 * 1024  # a worker's at most
 CONNECTIONS_MAX = 256
 
 Side = Literal["ours", "plain"]
@@ -52,7 +54,7 @@ class Job(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What a consumer took and what it found."""
+    """What a consumer took, and what it found (that with the warm-up)."""
 
     cpu_s: float
     wall_s: float
@@ -66,121 +68,156 @@ class Outcome(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """What came of one shard."""
+    """What came of all shards, warm-up included."""
 
-    records: int
-    payload_bytes: int
     late: int
     closed: plain.Results
 
 
-Consume = Callable[[str], Awaitable[list[Found]]]  # a stream's name → its shards
+class Consumer(Protocol):
+    """One side. Shards keep their state from stream to stream."""
+
+    async def consume(self, stream: str) -> tuple[int, int]:
+        """Read and count all of a stream; how many records and payload bytes."""
+
+    def found(self) -> Found: ...
 
 
 def main() -> None:
     job = msgspec.json.decode(sys.argv[1], type=Job)
     if job.core is not None:
         os.sched_setaffinity(0, {job.core})
-    run = _run_ours if job.side == "ours" else _run_plain
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        outcome = runner.run(run(job))
+        outcome = runner.run(_run(job))
     Path(sys.argv[2]).write_bytes(msgspec.json.encode(outcome))
 
 
-async def _measured(consume: Consume) -> Outcome:
-    await consume(WARM_UP)
-    wall_at, cpu_at = time.perf_counter(), time.process_time()
-    found = await consume(STREAM)
-    cpu_s, wall_s = time.process_time() - cpu_at, time.perf_counter() - wall_at
-    return Outcome(
-        cpu_s,
-        wall_s,
-        sum(shard.records for shard in found),
-        sum(shard.payload_bytes for shard in found),
-        sum(shard.late for shard in found),
-        [(*key, *row) for shard in found for key, row in shard.closed.items()],
-    )
+async def _run(job: Job) -> Outcome:
+    async with SIDES[job.side](job) as consumer:
+        await consumer.consume(WARM_UP)
+        wall_at, cpu_at = time.perf_counter(), time.process_time()
+        records, payload_bytes = await consumer.consume(STREAM)
+        cpu_s, wall_s = time.process_time() - cpu_at, time.perf_counter() - wall_at
+    found = consumer.found()
+    closed = [(*key, *row) for key, row in found.closed.items()]
+    return Outcome(cpu_s, wall_s, records, payload_bytes, found.late, closed)
+
+
+def _sums(shards: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(records for records, _ in shards), sum(size for _, size in shards)
 
 
 # ---- ours ------------------------------------------------------------------------------------
 
 
-async def _run_ours(job: Job) -> Outcome:
+class Ours:
+    """A worker's read path and engine, as fast as the shards answer."""
+
+    def __init__(self, http: aiohttp.ClientSession, aws: Aws, job: Job) -> None:
+        self._wire_of = partial(
+            Wire, http, Signer(job.url, REGION, "kinesis"), aws.credentials, SystemClock()
+        )
+        # Always `page` records, and no waiting between two reads.
+        pace = Pace(1e6, records_min=job.page, records_max=job.page, page_bytes_max=BUDGET_BYTES)
+        self._reading = Reading(SystemClock(), Random(1), ByteBudget(BUDGET_BYTES), pace)
+        self._plan = ours.plan_of(ours.full())
+        self._pipelines: dict[str, ShardPipeline] = {}
+        self._taps: list[results.Tap] = []
+
+    async def consume(self, stream: str) -> tuple[int, int]:
+        source = KinesisSource(self._wire_of(f"stream {stream}"), stream, self._reading)
+        shards = await source.list_shards()
+        return _sums(await asyncio.gather(*(self._follow(source, shard) for shard in shards)))
+
+    async def _follow(self, source: KinesisSource, shard: Shard) -> tuple[int, int]:
+        pipeline = self._pipelines.get(shard.id) or self._fresh(shard)
+        reader = source.open(shard.id, TRIM_HORIZON)
+        records, payload_bytes, is_behind = 0, 0, True
+        try:
+            while is_behind:
+                page = await reader.read()
+                counts = pipeline.feed(page).counts
+                records += counts.records
+                payload_bytes += counts.payload_bytes
+                is_behind = page.millis_behind > 0
+        finally:
+            await reader.close()
+        return records, payload_bytes
+
+    def _fresh(self, shard: Shard) -> ShardPipeline:
+        pipeline = self._pipelines[shard.id] = ShardPipeline(self._plan, shard, "1")
+        self._taps.append(results.Tap(pipeline))
+        return pipeline
+
+    def found(self) -> Found:
+        closed: plain.Results = {}
+        for tap in self._taps:
+            closed |= tap.results()
+        return Found(sum(p.totals.late for p in self._pipelines.values()), closed)
+
+
+@asynccontextmanager
+async def _ours(job: Job) -> AsyncIterator[Consumer]:
     async with open_aws(REGION, connections_max=CONNECTIONS_MAX) as aws:
-        http, clock = await aws.http(job.url), SystemClock()
-        signer = Signer(job.url, REGION, "kinesis")
-        reading = Reading(clock, Random(1), ByteBudget(BUDGET_BYTES), _unpaced(job.page))
-        plan = ours.plan_of(ours.full())
-
-        async def consume(stream: str) -> list[Found]:
-            wire = Wire(http, signer, aws.credentials, clock, f"stream {stream}")
-            source = KinesisSource(wire, stream, reading)
-            shards = await source.list_shards()
-            taps = await asyncio.gather(*(_follow(source, plan, shard) for shard in shards))
-            return [found() for found in taps]
-
-        return await _measured(consume)
-
-
-def _unpaced(page: int) -> Pace:
-    """As fast as the shard answers, always `page` records."""
-    return Pace(
-        reads_per_s=1e6, records_min=page, records_max=page, page_bytes_max=32 * 1024 * 1024
-    )
-
-
-async def _follow(source: KinesisSource, plan: Plan, shard: Shard) -> Callable[[], Found]:
-    """Read and count a shard to its end; what came of it is put together later."""
-    pipeline = ShardPipeline(plan, shard, "1")
-    tap = results.Tap(pipeline)
-    reader = source.open(shard.id, TRIM_HORIZON)
-    payload_bytes, is_behind = 0, True
-    try:
-        while is_behind:
-            page = await reader.read()
-            payload_bytes += pipeline.feed(page).counts.payload_bytes
-            is_behind = page.millis_behind > 0
-    finally:
-        await reader.close()
-    totals = pipeline.totals
-    return lambda: Found(totals.records, payload_bytes, totals.late, tap.results())
+        yield Ours(await aws.http(job.url), aws, job)
 
 
 # ---- the plain way ---------------------------------------------------------------------------
 
 
-async def _run_plain(job: Job) -> Outcome:
+class Plain:
+    """aiobotocore, a task a shard, and `plain.windows`."""
+
+    def __init__(self, client: Any, job: Job) -> None:
+        self._client = client
+        self._page = job.page
+        self._loops: dict[str, plain.Loop] = {}
+        self._late: dict[str, int] = {}
+        self._closed: plain.Results = {}
+
+    async def consume(self, stream: str) -> tuple[int, int]:
+        shards = (await self._client.list_shards(StreamName=stream))["Shards"]
+        follow = (self._follow(stream, shard["ShardId"]) for shard in shards)
+        return _sums(await asyncio.gather(*follow))
+
+    async def _follow(self, stream: str, shard_id: str) -> tuple[int, int]:
+        loop = self._loops.get(shard_id) or self._fresh(shard_id)
+        answer = await self._client.get_shard_iterator(
+            StreamName=stream, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON"
+        )
+        iterator, is_behind = answer["ShardIterator"], True
+        records = payload_bytes = 0
+        while is_behind:
+            answer = await self._client.get_records(ShardIterator=iterator, Limit=self._page)
+            payloads = [record["Data"] for record in answer["Records"]]
+            self._late[shard_id] = loop.send(payloads)
+            records += len(payloads)
+            payload_bytes += sum(map(len, payloads))
+            iterator, is_behind = answer["NextShardIterator"], answer["MillisBehindLatest"] > 0
+        return records, payload_bytes
+
+    def _fresh(self, shard_id: str) -> plain.Loop:
+        loop = plain.windows(data.WINDOW_MS, data.OUT_OF_ORDERNESS_MS, self._closed)
+        self._loops[shard_id], self._late[shard_id] = loop, next(loop)
+        return loop
+
+    def found(self) -> Found:
+        return Found(sum(self._late.values()), self._closed)
+
+
+@asynccontextmanager
+async def _plain(job: Job) -> AsyncIterator[Consumer]:
     config = AioConfig(max_pool_connections=CONNECTIONS_MAX)
     async with get_session().create_client(
         "kinesis", region_name=REGION, endpoint_url=job.url, config=config
     ) as client:
-
-        async def consume(stream: str) -> list[Found]:
-            shards = (await client.list_shards(StreamName=stream))["Shards"]
-            return await asyncio.gather(
-                *(_consume_plainly(client, stream, shard["ShardId"], job.page) for shard in shards)
-            )
-
-        return await _measured(consume)
+        yield Plain(client, job)
 
 
-async def _consume_plainly(client: Any, stream: str, shard_id: str, page: int) -> Found:
-    answer = await client.get_shard_iterator(
-        StreamName=stream, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON"
-    )
-    iterator, is_behind = answer["ShardIterator"], True
-    records = payload_bytes = 0
-    closed: plain.Results = {}
-    loop = plain.windows(data.WINDOW_MS, data.OUT_OF_ORDERNESS_MS, closed)
-    late = next(loop)
-    while is_behind:
-        answer = await client.get_records(ShardIterator=iterator, Limit=page)
-        payloads = [record["Data"] for record in answer["Records"]]
-        late = loop.send(payloads)
-        records += len(payloads)
-        payload_bytes += sum(map(len, payloads))
-        iterator, is_behind = answer["NextShardIterator"], answer["MillisBehindLatest"] > 0
-    return Found(records, payload_bytes, late, closed)
+SIDES: Mapping[Side, Callable[[Job], AbstractAsyncContextManager[Consumer]]] = {
+    "ours": _ours,
+    "plain": _plain,
+}
 
 
 if __name__ == "__main__":

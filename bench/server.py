@@ -19,8 +19,7 @@ from bench import data
 from processor.local.kinesis_limits import Limits
 from processor.local.kinesis_server import KinesisServer, serve
 
-STREAM, WARM_UP = "bench", "warm-up"
-WARM_UP_RECORDS = 5_000
+WARM_UP, STREAM = "warm-up", "bench"  # the second goes on where the first ends
 
 
 class Load(Struct, frozen=True):
@@ -34,17 +33,13 @@ def main() -> None:
     if load.core is not None:
         os.sched_setaffinity(0, {load.core})
     server = KinesisServer(Limits.without_rates())
-    _fill(server, STREAM, load.shards, load.workload)
-    warm_up = msgspec.structs.replace(load.workload, records=WARM_UP_RECORDS)
-    _fill(server, WARM_UP, 1, warm_up)
+    pairs = [(event.partition_key, event.payload) for event in data.events(load.workload)]
+    warm_up = load.workload.warm_up
+    for stream, part in ((WARM_UP, pairs[:warm_up]), (STREAM, pairs[warm_up:])):
+        server.create_stream(stream, load.shards)
+        server.load(stream, part)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(server, []))
-
-
-def _fill(server: KinesisServer, stream: str, shards: int, workload: data.Workload) -> None:
-    server.create_stream(stream, shards)
-    events = data.events(workload)
-    server.load(stream, [(event.partition_key, event.payload) for event in events])
 
 
 if __name__ == "__main__":

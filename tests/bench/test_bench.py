@@ -71,7 +71,7 @@ def test_runs_in_which_no_window_closed_prove_nothing():
 
 
 def test_events_have_the_size_and_the_keys_that_they_promise():
-    workload = data.Workload(records=20_000)
+    workload = data.Workload(records=10_000, warm_up=10_000)
     made = data.events(workload)
     decoded = [json.loads(event.payload) for event in made]
     assert {len(event.payload) for event in made} == {data.EVENT_BYTES}
