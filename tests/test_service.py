@@ -1,0 +1,256 @@
+"""The service as it is run: real processes against real sockets, started, stopped and killed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from processor import __version__
+from processor.observe.logs import FIELDS, LEVELS
+from tests.service import (
+    SECRET,
+    Scene,
+    Worker,
+    World,
+    balanced,
+    eventually,
+    running_world,
+    together,
+)
+
+
+@pytest.fixture
+async def world(ministack: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with running_world(ministack, tmp_path) as world:
+        yield world
+
+
+# ---- starts that fail -------------------------------------------------------------------------
+
+
+async def refusal(worker: Worker, code: int, *parts: str) -> None:
+    """It ended with that code, and its last line tells a person all of `parts`."""
+    async with asyncio.timeout(30):
+        assert await worker.child.wait() == code, worker
+    last = worker.output().splitlines()[-1]
+    assert not last.startswith("{"), "the last line is for a person"
+    for part in parts:
+        assert part in last, last
+    assert "Traceback" not in worker.output()
+
+
+async def lacking(world: World, what: str, *parts: str) -> None:
+    scene = await world.scene(f"no-{what}", make=False)
+    for one in {"stream", "table", "bus", "queue"} - {what}:
+        await scene.make(one)
+    worker = await scene.start_worker()
+    await refusal(worker, 69, scene.name, *parts)
+    assert worker.lines()[-1]["level"] == "error", "and it is logged as everything else is"
+    assert worker.lines()[-1]["error_kind"] == "Unavailable"
+
+
+async def without(world: World, name: str, variables: list[str], *parts: str) -> None:
+    scene = await world.scene(name)
+    worker = await scene.start_worker(**dict.fromkeys(variables))
+    await refusal(worker, 69, *parts)
+
+
+async def port_taken(world: World) -> None:
+    scene = await world.scene("port-taken")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        worker = await scene.start_worker("--set", f"http.port={port}")
+        await refusal(worker, 69, f"127.0.0.1:{port}", "set http.host and http.port")
+
+
+async def bad_file(world: World) -> None:
+    scene = await world.scene("bad-file", make=False)
+    scene.pipeline.write_text(scene.pipeline.read_text().replace("stream:", "strem:"))
+    await refusal(await scene.start_worker(), 78)
+    assert f"{scene.pipeline}:2: source.strem" in scene.workers[0].output()
+
+
+async def folder_of_another_user(world: World) -> None:
+    scene = await world.scene("no-folder")
+    (scene.folder / "state").write_text("a file where a folder should be")
+    await refusal(await scene.start_worker(), 69, f"{scene.folder}/state", "make it a folder")
+
+
+async def test_a_start_that_lacks_something_says_what_and_how_to_make_it(world: World) -> None:
+    keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    await together(
+        lacking(world, "stream", "kinesis:DescribeStreamSummary", "aws kinesis create-stream"),
+        lacking(world, "table", "dynamodb:", "aws dynamodb create-table"),
+        lacking(world, "bus", "events:DescribeEventBus", "aws events create-event-bus"),
+        lacking(world, "queue", "sqs:GetQueueUrl", "aws sqs create-queue"),
+        without(world, "no-keys", keys, "AWS credentials", "AWS_ACCESS_KEY_ID"),
+        without(world, "no-region", ["AWS_DEFAULT_REGION"], "AWS region", "source.region"),
+        port_taken(world),
+        bad_file(world),
+        folder_of_another_user(world),
+    )
+
+
+# ---- starts that wait -------------------------------------------------------------------------
+
+
+async def ended_while_starting(world: World, service: str, awaited: str, how: str) -> None:
+    """A dependency is out: it says which, is alive and not ready, and ends when asked to."""
+    scene = await world.scene(f"awaiting-{service.lower()}")
+    door = await scene.door(service)
+    await door.refuse() if how == "refuse" else door.hang()
+    worker = await (await scene.start_worker()).serving()
+
+    async def says_what() -> bool:
+        code, text = await worker.get("/readyz")
+        return code == 503 and f"waiting for {awaited}" in text
+
+    await eventually(says_what, what=lambda: worker)
+    assert (await worker.get("/healthz"))[0] == 200
+    status = await worker.status()
+    assert (status["state"], status["worker_id"], status["shards"]) == ("starting", "", {})
+    number = signal.SIGINT if how == "refuse" else signal.SIGTERM
+    assert await worker.stop(number) == 0, worker
+    assert worker.lines()[-1]["event"] == "stopped"
+
+
+async def begins_when_it_is_back(world: World) -> None:
+    scene = await world.scene("back-again")
+    door = await scene.door("DYNAMODB")
+    await door.refuse()
+    worker = await (await scene.start_worker()).serving()
+    await eventually(lambda: worker.lines("waiting"), what=lambda: worker)
+    await door.open()
+    await worker.ready()
+    scene.put(50)
+    await scene.finish()
+
+
+async def test_a_start_waits_for_what_is_out_and_can_be_ended(world: World) -> None:
+    await together(
+        ended_while_starting(world, "KINESIS", "the stream", "refuse"),
+        ended_while_starting(world, "DYNAMODB", "the lease table", "hang"),
+        ended_while_starting(world, "EVENTBRIDGE", "sink bus", "refuse"),
+        ended_while_starting(world, "SQS", "the dead letters' queue", "hang"),
+        begins_when_it_is_back(world),
+    )
+
+
+# ---- a record's way ---------------------------------------------------------------------------
+
+
+async def test_a_record_goes_its_way_and_a_second_worker_goes_on_with_the_figures(
+    world: World,
+) -> None:
+    scene = await world.scene("way", shards=2)
+    first = await (await scene.start_worker()).ready()
+    await balanced([first], 2)
+    scene.put(300)
+    await eventually(lambda: is_saved_beside_the_row(scene, "item"), what=lambda: first)
+    assert (await first.get("/readyz")) == (200, "ok\n")
+    assert await health_exit_code(first) == 0
+    await shows_its_metrics(first, scene.shard_ids)
+
+    second = await (await scene.start_worker()).ready()
+    await balanced([first, second], 1, 1)
+    kept, given = await first.shards(), await second.shards()
+    await shows_its_metrics(first, kept, without=given)
+    await shows_its_metrics(second, given, without=kept)
+
+    assert await first.stop() == 0, first
+    second_id = (await second.status())["worker_id"]
+    releases = first.lines("lease_released")
+    assert releases[-1]["message"] == f"released to {second_id}", "its successor, by name"
+    await balanced([second], 2)
+    rows, workers = await scene.rows()
+    assert list(workers) == [second_id], "who went left no row"
+    assert {row.owner for row in rows.values()} == {second_id}
+
+    scene.put(3_000, keys=[f"{n * 7919 % 100_003:x}-{n:x}" for n in range(3_000)])
+    await eventually(lambda: is_saved_beside_the_row(scene, "object"), what=lambda: second)
+    await scene.finish()
+    assert await second.stop(signal.SIGINT) == 0, second
+    assert await health_exit_code(second) == 1
+    rows, workers = await scene.rows()
+    assert workers == {}
+    assert {row.owner for row in rows.values()} == {None}
+    for worker in scene.workers:
+        speaks_as_it_should(worker)
+
+
+async def is_saved_beside_the_row(scene: Scene, where: str) -> bool:
+    rows, _ = await scene.rows()
+    newest = [row.pairs[-1].state for row in rows.values()]
+    if not newest or not all(ref is not None and ref.where == where for ref in newest):
+        return False
+    for ref in newest:
+        assert ref is not None
+        assert (ref.stored_bytes > 8 * 1024) == (where == "object"), ref
+        if where == "object":
+            assert (scene.folder / "state" / ref.key).stat().st_size == ref.stored_bytes
+    return True
+
+
+async def health_exit_code(worker: Worker) -> int:
+    port = worker.url.rpartition(":")[2]
+    arguments = (sys.executable, "-m", "processor", "health", "--port", port)
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=quiet, stderr=quiet)
+    return await process.wait()
+
+
+async def shows_its_metrics(
+    worker: Worker,
+    shards: set[str],
+    without: set[str] = frozenset(),  # type: ignore[assignment]
+) -> None:
+    code, text = await worker.get("/metrics")
+    assert code == 200
+    for shard_id in shards:
+        for name in ("lag_seconds", "last_read_timestamp_seconds", "watermark_lag_seconds"):
+            assert f'processor_{name}{{shard="{shard_id}"}}' in text, text
+    for shard_id in without:
+        assert shard_id not in text, "its series go when the lease goes"
+    assert f"processor_leases_held {float(len(shards))}" in text
+    assert "processor_records_total " in text
+    assert "processor_draining 0.0" in text
+
+
+def speaks_as_it_should(worker: Worker) -> None:
+    """Every line is JSON by the schema, and no secret is in any."""
+    assert SECRET not in worker.output()
+    lines = worker.lines()
+    assert len(lines) == len(worker.output().splitlines())
+    for line in lines:
+        assert set(line) <= set(FIELDS), line
+        assert {"@timestamp", "level", "event", "message", "service", "stream"} <= set(line), line
+        assert line["level"] in LEVELS
+    assert [line["event"] for line in lines[:2]] == ["serving", "worker_joined"]
+    assert [line["event"] for line in lines[-1:]] == ["stopped"]
+
+
+async def test_status_and_leases_tell_what_the_demo_and_a_person_need(world: World) -> None:
+    scene = await world.scene("status", shards=2)
+    worker = await (await scene.start_worker()).ready()
+    scene.put(100)
+    await scene.finish()
+    status = await worker.status()
+    assert (status["app"], status["state"], status["version"]) == ("status", "running", __version__)
+    assert status["totals"]["records"] == scene.records
+    assert status["totals"]["events_published"] == len(scene.expected())
+    for view in status["shards"].values():
+        assert view["epoch"] == 1
+        assert view["position"].startswith("after:")
+        assert view["totals"]["windows_closed"] > 0
+        assert (view["windows_open"], view["lag_ms"]) == (0, 0)
+    leases = orjson.loads((await worker.get("/leases"))[1])
+    assert {one["shard_id"]: one["owner"] for one in leases} == dict.fromkeys(
+        scene.shard_ids, status["worker_id"]
+    )
