@@ -31,6 +31,7 @@ class Fleet:
         self._liveness = Liveness(timing.dead_after_s, timing.gap_max_s)
         self.workers: dict[str, WorkerRow] = {}
         self.shards: dict[str, Seen] = {}
+        self.rows: dict[str, ShardRow] = {}  # those of `shards`, for functions of rows
 
     # ---- facts
 
@@ -43,7 +44,8 @@ class Fleet:
         """All shard rows; what is not among them is gone."""
         rows = list(rows)
         listed = {row.id for row in rows}
-        self.shards = {key: seen for key, seen in self.shards.items() if key in listed}
+        for key in self.shards.keys() - listed:
+            self.on_shard_gone(key)
         for row in rows:
             self.on_shard(row, now)
 
@@ -53,8 +55,13 @@ class Fleet:
         if known is None or _age(row) > _age(known.row):
             since = known.since if known and _owned(known.row) == _owned(row) else now
             self.shards[row.id] = Seen(row, since, now)
+            self.rows[row.id] = row
         else:
             self.shards[row.id] = known._replace(read_at=now)
+
+    def on_shard_gone(self, shard_id: str) -> None:
+        self.shards.pop(shard_id, None)
+        self.rows.pop(shard_id, None)
 
     def restart_counts(self) -> None:
         self._liveness.restart()
@@ -119,7 +126,7 @@ class Fleet:
     def free(self, mine: Mapping[str, Held]) -> list[str]:
         """Readable shards that no worker row holds; `mine` are ours."""
         held = self.held_by_others()
-        rows = {key: seen.row for key, seen in self.shards.items()}
+        rows = self.rows
         return [
             key
             for key, row in rows.items()
@@ -127,9 +134,11 @@ class Fleet:
         ]
 
     def is_claimable(self, shard_id: str, now: float) -> bool:
-        """Whether the row, as last seen, is nobody's: released, a dead worker's, or our own."""
-        owner = self.shards[shard_id].row.owner
-        return owner is None or owner == self.me or self.is_gone(owner, now)
+        """Whether the row, as last seen, is nobody's (released, a dead worker's, or our own), and
+        there is something to read."""
+        row = self.shards[shard_id].row
+        is_free = row.owner is None or row.owner == self.me or self.is_gone(row.owner, now)
+        return is_free and is_readable(row, self.rows)
 
     # ---- who should
 

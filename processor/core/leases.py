@@ -44,6 +44,8 @@ class Machine:
         self._drain_until: float | None = None
         self._workers_at = 0.0
         self._workers_reads = 0
+        self._has_news = False  # rows were read since we last decided what to claim and move
+        self._wanted: set[str] = set()
         self._shards_at = 0.0
         self._discover_at = 0.0
 
@@ -72,7 +74,7 @@ class Machine:
 
     def rows(self) -> dict[str, ShardRow]:
         """All shard rows as last seen."""
-        return {key: seen.row for key, seen in self._fleet.shards.items()}
+        return dict(self._fleet.rows)
 
     # ---- facts: our row
 
@@ -106,6 +108,7 @@ class Machine:
     def on_workers(self, rows: Sequence[WorkerRow], now: float) -> None:
         self._agenda.done("ReadWorkers")
         self._workers_reads += 1
+        self._has_news = True
         known = set(self._fleet.live())
         self._fleet.on_workers(rows, now)
         if known - set(self._fleet.live()):
@@ -128,6 +131,7 @@ class Machine:
             share = max(1, len(self._fleet.live())) / 8
             self._discover_at = now + self._timing.discovery_s * share * jitter
         self._fleet.on_shards(rows, now)
+        self._has_news = True
         for lease in list(self._leases.values()):
             self._compare(lease)
         self._standing.on_reread(sent_at)
@@ -136,7 +140,7 @@ class Machine:
         """One row, by a read or because a write of ours was refused."""
         self._agenda.done(f"shard {shard_id}")
         if row is None:
-            self._fleet.shards.pop(shard_id, None)
+            self._fleet.on_shard_gone(shard_id)
         else:
             self._fleet.on_shard(row, now)
         if shard_id in self._leases:
@@ -183,6 +187,7 @@ class Machine:
         """The shard is at its end for good, and its children exist."""
         for one in (row, *children):
             self._fleet.on_shard(one, now)
+        self._has_news = True
         self._leases.pop(row.id, None)
 
     def on_task_end(self, row: ShardRow, how: TaskEnd, now: float) -> None:
@@ -316,8 +321,17 @@ class Machine:
         yield from self._burials(now)
         yield from self._reclaims(now)
         if self._workers_reads >= SETTLED_READS and self._fleet.is_current(now):
+            if self._has_news:
+                self._has_news = False
+                self._decide(now)
             yield from self._claims(now)
-            self._even_out(now)
+
+    def _decide(self, now: float) -> None:
+        """Once per read of rows: in between, we would see our own claims and nobody else's."""
+        held = self._held(now)
+        self._wanted = self._fleet.wanted(held, now) | self._fleet.announced()
+        if not any(lease.to is not None for lease in self._leases.values()):
+            self._even_out(held, now)
 
     def _releases(self) -> Iterator[c.Command]:
         for lease in self._leases.values():
@@ -341,8 +355,8 @@ class Machine:
                 yield self._claim(lease.row)
 
     def _claims(self, now: float) -> Iterator[c.Command]:
-        wanted = self._fleet.wanted(self._held(now), now) | self._fleet.announced()
-        wanted -= self._leases.keys()  # the giver's row names us until its next heartbeat
+        # Ours already: the giver's row names us until its next heartbeat.
+        wanted = self._wanted - self._leases.keys()
         claims = polls = 0
         for key in sorted(wanted & self._fleet.shards.keys()):
             if self._fleet.is_claimable(key, now):
@@ -355,18 +369,16 @@ class Machine:
                     yield c.ReadShard(key)
 
     def _claim(self, row: ShardRow) -> c.Claim:
-        return c.Claim(row, claimed(row, self.worker_id, seeks_of(row, self.rows())))
+        return c.Claim(row, claimed(row, self.worker_id, seeks_of(row, self._fleet.rows)))
 
-    def _even_out(self, now: float) -> None:
-        """Begin to give one lease away, if we hold too many and none is on its way already."""
-        if any(lease.to is not None for lease in self._leases.values()):
-            return
+    def _even_out(self, held: Mapping[str, Held], now: float) -> None:
+        """Begin to give one lease away, if we hold too many."""
         movable = {
             key
             for key, lease in self._leases.items()
             if lease.stage is Stage.RUNNING and lease.rests_until <= now
         }
-        move = self._fleet.next_move(self._held(now), movable, now)
+        move = self._fleet.next_move(held, movable, now)
         if move is not None:
             self._give(self._leases[move.shard_id], move.taker, now + self._timing.drain_s)
             self._agenda.is_due(now + self._timing.poll_s, now)  # our row is to say so soon

@@ -139,6 +139,7 @@ def claimed(row: ShardRow, worker_id: str, seeks: int) -> ShardRow:
 
     `seeks`: the highest of the shard's own and its parents'.
     """
+    assert not row.ended, f"{row.id} has ended: there is nothing to own"
     moved = row.moved and row.owner is None
     return replace(
         row,

@@ -24,7 +24,7 @@ from processor.runtime.lease_observer import LeaseObserver
 from processor.runtime.state_store import StateStore
 
 CALL_TIMEOUT_S = 5.0
-STATE_TIMEOUT_S = 60.0  # hundreds of MB; nothing refers to them yet, so validity does not matter
+STATE_BYTES_PER_S = 1_000_000  # a state's call may take as much longer as it has bytes
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 5.0
 
@@ -241,14 +241,14 @@ class Lease:
         if ref is None:
             return None
         get = functools.partial(self._keeper.states.get, self.shard.id, ref)
-        return await self._retry("get state", get, STATE_TIMEOUT_S)
+        return await self._retry("get state", get, _timeout_s(ref.stored_bytes))
 
     async def _store(
         self, before: ShardRow, write_id: str, position: Position, state: bytes
     ) -> Pair:
         commit = before.commit + 1
         put = functools.partial(self._keeper.states.put, before, commit, write_id, state)
-        return Pair(position, commit, await self._retry("put state", put, STATE_TIMEOUT_S))
+        return Pair(position, commit, await self._retry("put state", put, _timeout_s(len(state))))
 
     def _took_effect(self, before: ShardRow, after: ShardRow) -> None:
         self._base = after.pairs[-1]
@@ -304,3 +304,8 @@ class Lease:
         first_s = 10 * BACKOFF_MIN_S if isinstance(error, Throttled) else BACKOFF_MIN_S
         ceiling_s = min(BACKOFF_MAX_S, first_s * 2 ** min(attempt, 10))
         await self._keeper.clock.sleep(self._keeper.rng.uniform(0, ceiling_s))
+
+
+def _timeout_s(size: int) -> float:
+    """For a state of that size; nothing refers to it while it is put, so validity may pass."""
+    return CALL_TIMEOUT_S + size / STATE_BYTES_PER_S

@@ -97,7 +97,7 @@ def test_a_killed_workers_shards_are_owned_again_within_fifteen_seconds() -> Non
     for name in "abc":
         world.join(name)
     world.run(10)
-    assert world.counts() == {"a": 3, "b": 3, "c": 2}
+    assert sorted(world.counts().values()) == [2, 3, 3]
     before = world.epochs()
     killed = [key for key, owner in world.owners().items() if owner == "a"]
     world.kill("a")
@@ -194,7 +194,7 @@ def test_workers_that_start_together_take_their_fair_share() -> None:
     for name in "abc":
         world.join(name)
     world.run(5)
-    assert world.counts() == {"a": 4, "b": 3, "c": 3}
+    assert sorted(world.counts().values()) == [3, 3, 4]
     assert all(epoch == 1 for epoch in world.epochs().values())
 
 
