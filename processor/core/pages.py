@@ -11,9 +11,14 @@ from processor.model import Mark, Page, Position
 
 def is_behind(position: Position, other: Position) -> bool:
     """Whether `position` comes before `other`, both of one shard; sequence numbers are integers."""
-    if position.kind == "after" and other.kind == "after":
-        return int(position.value) < int(other.value)
-    return position.kind != "after" and other.kind == "after"
+    return _place(position) < _place(other)
+
+
+def _place(position: Position) -> tuple[int, int]:
+    """Starts come before all records, `END` after them."""
+    if position.kind == "after":
+        return 1, int(position.value)
+    return (2, 0) if position.kind == "end" else (0, 0)
 
 
 def pending(marks: Sequence[Mark], position: Position) -> list[Mark]:
