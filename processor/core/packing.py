@@ -8,9 +8,11 @@ Each entry is in one of five places, and only this file moves it:
     waiting   refused for now; ready again at its moment
     settled   taken, or refused for good
 
-Order: of a group, at most one entry is out of `behind` at any time. So a request holds a group at
-most once, no two requests in flight share a group, and nothing overtakes a predecessor that waits
-for a retry. The price falls on a batch of few groups and many entries: its requests are smaller.
+Order: while an entry of a group is out of `behind`, the others stay there. So no two requests in
+flight share a group, and nothing overtakes a predecessor that waits for a retry. The price falls on
+a batch of few groups and many entries: its requests are smaller. A target that promises no order
+itself need not pay it (`Limits.together`): there the next entries of a group may follow in the same
+request, and only a retry of a part of them may come after its successors.
 
 Pressure: entries that fail one by one wait one by one. A request that fails as a whole, or whose
 entries all ask for a retry, says that the target is down or overloaded: then everything pauses,
@@ -38,6 +40,7 @@ class Limits(Struct, frozen=True):
     flying_max: int = 4  # 4 × 10 entries at 5–20 ms a call: 2,000–8,000 entries/s a shard
     backoff_first_s: float = 0.1
     backoff_max_s: float = 10.0
+    together: bool = False  # several entries of a group in one request
 
 
 class Request(Struct, frozen=True):
@@ -68,7 +71,8 @@ class Packing:
         self._sizes = sizes
         self._groups = groups
         self._attempts = [0] * len(sizes)
-        self._behind: dict[str, list[int]] = {}  # of groups under way: the rest, last first
+        self._behind: dict[str, list[int]] = {}  # the rest of each group, last first
+        self._out: dict[str, int] = {}  # how many of a group are ready, flying or waiting
         self._ready: list[int] = []  # a heap: the oldest entry goes first
         self._waiting: list[tuple[float, int]] = []  # a heap of (due, entry)
         self._flying: dict[int, Request] = {}
@@ -148,8 +152,7 @@ class Packing:
         self._land(request)
         self._failures += 1
         self._paused_until = max(self._paused_until, now + self._backoff(self._failures, draw))
-        for index in request.indices:
-            heappush(self._ready, index)
+        self._take_back(request.indices)
 
     def on_rejected(self, request: Request, code: str, message: str) -> None:
         """The target calls the request itself malformed: its entries go one by one.
@@ -161,8 +164,7 @@ class Packing:
         if len(request.indices) == 1:
             return self._refuse(request.indices[0], code, message)
         self._alone.update(request.indices)
-        for index in request.indices:
-            heappush(self._ready, index)
+        self._take_back(request.indices)
         return None
 
     # ---- the moves ----
@@ -175,27 +177,51 @@ class Packing:
             self._next_of(group)
 
     def _next_of(self, group: str) -> None:
-        """The group's next entry becomes ready; those over the limit are refused on the way."""
-        rest = self._behind[group]
+        """The group's next entry becomes ready."""
+        index = self._pull(group)
+        if index is not None:
+            heappush(self._ready, index)
+
+    def _pull(self, group: str) -> int | None:
+        """The group's next entry leaves `behind`; those over the limit are refused on the way."""
+        rest = self._behind.get(group, [])
         while rest:
             index = rest.pop()
             if self._sizes[index] <= self.limits.bytes_max:
-                return heappush(self._ready, index)
+                self._out[group] = self._out.get(group, 0) + 1
+                return index
             self.refusals.append(Refusal(index, TOO_LARGE, self._too_large(index)))
-        del self._behind[group]
+        self._behind.pop(group, None)
         return None
+
+    def _take_back(self, indices: Sequence[int]) -> None:
+        """Entries of a request that failed: as if never sent."""
+        for index in sorted(indices, reverse=True):
+            self._behind.setdefault(self._groups[index], []).append(index)
+            self._out[self._groups[index]] -= 1
+        for group in dict.fromkeys(self._groups[index] for index in indices):
+            if not self._out[group]:
+                self._next_of(group)
 
     def _take(self) -> tuple[int, ...]:
         """The oldest ready entries that fit into one request: at least one."""
-        indices = [heappop(self._ready)]
-        room = self.limits.bytes_max - self._sizes[indices[0]]
-        entries_max = 1 if indices[0] in self._alone else self.limits.entries_max
-        while self._ready and len(indices) < entries_max:
-            index = self._ready[0]
-            if self._sizes[index] > room or index in self._alone:
+        indices: list[int] = []
+        followers: list[int] = []  # a heap: the next entries of groups that are in the request
+        room = self.limits.bytes_max
+        entries_max = 1 if self._ready[0] in self._alone else self.limits.entries_max
+        while (self._ready or followers) and len(indices) < entries_max:
+            heap = _older(self._ready, followers)
+            if self._sizes[heap[0]] > room or (indices and heap[0] in self._alone):
                 break
-            room -= self._sizes[index]
-            indices.append(heappop(self._ready))
+            indices.append(heappop(heap))
+            room -= self._sizes[indices[-1]]
+            if self.limits.together:
+                follower = self._pull(self._groups[indices[-1]])
+                if follower is not None:
+                    heappush(followers, follower)
+        for index in followers:  # no room: back behind those that go
+            self._behind.setdefault(self._groups[index], []).append(index)
+            self._out[self._groups[index]] -= 1
         return tuple(indices)
 
     def _land(self, request: Request) -> None:
@@ -203,7 +229,10 @@ class Packing:
 
     def _settle(self, index: int) -> None:
         self._alone.discard(index)
-        self._next_of(self._groups[index])
+        group = self._groups[index]
+        self._out[group] -= 1
+        if not self._out[group]:
+            self._next_of(group)
 
     def _refuse(self, index: int, code: str, message: str) -> None:
         self.refusals.append(Refusal(index, code, message))
@@ -223,3 +252,10 @@ class Packing:
             f"the entry has {self._sizes[index]} bytes and a request may have "
             f"{self.limits.bytes_max}: use fewer aggregates or shorter keys in the rule"
         )
+
+
+def _older(one: list[int], other: list[int]) -> list[int]:
+    """Of two heaps of which at least one has entries, the one whose first is the oldest."""
+    if not (one and other):
+        return one or other
+    return one if one[0] < other[0] else other

@@ -59,7 +59,10 @@ class EventBridgeSink:
         self.name, self.bus = name, bus
         self._client, self._clock, self._rng, self._observer = client, clock, rng, observer
         bytes_max = (options or EventBridgeOptions()).request_bytes_max
-        self._limits = Limits(entries_max=ENTRIES_MAX, bytes_max=bytes_max, retryable=RETRYABLE)
+        # The service delivers in no order, whatever ours is: `(window end, pane)` tells it.
+        self._limits = Limits(
+            entries_max=ENTRIES_MAX, bytes_max=bytes_max, retryable=RETRYABLE, together=True
+        )
         self._slots = asyncio.Semaphore(REQUESTS_MAX)
 
     def __repr__(self) -> str:

@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import pytest
-from clocks import VirtualClock
-from faults import Answer, CutAfter, FailEntries, FaultProxy, fault_proxy
-from support import Recorder, aws_client
 
 from processor.core.events import dead_letter_id
 from processor.model import DeadLetter
 from processor.ports import DeadLetters
 from processor.sinks.memory import AnswerLost, Dropped, MemoryDeadLetters, MemoryTarget, Throttled
 from processor.sinks.sqs import SqsDeadLetters
+from tests.clocks import VirtualClock
+from tests.faults import Answer, CutAfter, FailEntries, FaultProxy, fault_proxy
+from tests.support import Recorder, aws_client
 
 
 def letters(n: int) -> list[DeadLetter]:

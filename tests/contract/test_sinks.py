@@ -10,10 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 import pytest
-from clocks import VirtualClock
-from faults import CutAfter, FailEntries, FaultProxy, Pass, fault_proxy
 from msgspec.structs import replace
-from support import Recorder, aws_client
 
 from processor.core.events import Identity, Window, window_event
 from processor.model import DerivedEvent
@@ -21,6 +18,9 @@ from processor.ports import Refusal, Sink
 from processor.sinks.eventbridge import EventBridgeSink
 from processor.sinks.memory import AnswerLost, Dropped, Healthy, MemorySink, MemoryTarget, Throttled
 from processor.sinks.stdout import StdoutSink
+from tests.clocks import VirtualClock
+from tests.faults import CutAfter, FailEntries, FaultProxy, Pass, fault_proxy
+from tests.support import Recorder, aws_client
 
 ME = Identity(app="shop", incarnation="1", rule="orders", rule_version="v1")
 
@@ -51,7 +51,7 @@ class Subject(Protocol):
     async def arrivals(self) -> list[bytes]:
         """Details that reached the far side, repeats too, in order of arrival."""
 
-    def trouble(self) -> bool:
+    def trouble(self, *, whole: bool = False) -> bool:
         """Let the next requests be throttled, dropped, and applied with a lost answer."""
 
     def spoil(self, event: DerivedEvent) -> DerivedEvent | None:
@@ -69,7 +69,7 @@ class Memory:
     async def arrivals(self) -> list[bytes]:
         return [arrival.body for arrival in self.target.arrivals]
 
-    def trouble(self) -> bool:
+    def trouble(self, *, whole: bool = False) -> bool:
         self.target.script.extend(
             [Dropped(), Throttled(frozenset({0, 3})), AnswerLost(), Healthy(), AnswerLost()]
         )
@@ -89,7 +89,7 @@ class Stdout:
         lines = self.out.getvalue().splitlines()
         return [line.partition(b'"detail":')[2][:-1] for line in lines]
 
-    def trouble(self) -> bool:
+    def trouble(self, *, whole: bool = False) -> bool:
         return False
 
     def spoil(self, event: DerivedEvent) -> DerivedEvent | None:
@@ -109,9 +109,9 @@ class EventBridge:
         entries = [entry for request in self.proxy.passed for entry in request["Entries"]]
         return [e["Detail"].encode() for e in entries if e["Source"] == "processor.shop"]
 
-    def trouble(self) -> bool:
-        throttle = FailEntries({0: "ThrottlingException", 3: "InternalFailure"})
-        self.proxy.script.extend([throttle, CutAfter(), Pass(), CutAfter()])
+    def trouble(self, *, whole: bool = False) -> bool:
+        parts = [] if whole else [FailEntries({0: "ThrottlingException", 3: "InternalFailure"})]
+        self.proxy.script.extend([*parts, CutAfter(), Pass(), CutAfter()])
         return True
 
     def spoil(self, event: DerivedEvent) -> DerivedEvent | None:
@@ -158,8 +158,8 @@ async def test_all_arrive_with_their_bytes_through_throttles_and_lost_answers(su
     assert len(arrived) > len(sent)  # a lost answer made a repeat, with equal bytes
 
 
-async def test_of_each_key_the_first_arrivals_are_in_the_order_of_putting(subject):
-    subject.trouble()
+async def test_of_each_key_first_arrivals_are_in_order_where_requests_fail_whole(subject):
+    subject.trouble(whole=True)
     sent = events(43, keys=4)
     await subject.sink.put(sent)
     firsts = [json.loads(detail) for detail in dict.fromkeys(await subject.arrivals())]

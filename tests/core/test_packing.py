@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processor.core.packing import TOO_LARGE, Limits, Packing, Request, Result
 from processor.ports import Refusal
@@ -211,30 +212,52 @@ def test_an_answer_to_a_request_that_is_not_in_flight_is_our_own_mistake():
         packing.on_answer(request, [OK], 0, 0.5)
 
 
+# ---- targets that promise no order --------------------------------------------------------
+
+
+def test_where_order_does_not_matter_a_group_fills_its_requests():
+    packing = Packing(replace(LIMITS, together=True), [1] * 25, ["one"] * 25)
+    (first,) = packing.commands(0)
+    assert first.indices == tuple(range(10))
+    assert packing.commands(0) == [], "the group is under way"
+    packing.on_answer(first, [OK] * 9 + [SLOW], 0, 0.5)
+    assert packing.commands(0) == [], "nothing overtakes what waits for a retry"
+    (second,) = packing.commands(packing.wake_at())
+    assert second.indices == tuple(range(9, 19))
+
+
 # ---- any target -----------------------------------------------------------------------------
 
 FATES = st.sampled_from(["ok", "slow", "bad", "failure", "garbled", "rejected"])
 
 
+@pytest.mark.parametrize("together", [False, True])
 @given(
     entries=st.lists(
         st.tuples(st.integers(1, 1_200), st.sampled_from("abcde"), st.lists(FATES, max_size=3))
     ),
     order=st.randoms(use_true_random=False),
 )
-def test_whatever_the_target_does_each_entry_is_settled_once_and_in_order(entries, order):
+def test_whatever_the_target_does_each_entry_is_settled_once_and_in_order(together, entries, order):
     """Each entry meets its fates, then is taken; requests are answered in any order."""
+    limits = replace(LIMITS, together=together)
     sizes, groups = [size for size, _, _ in entries], [group for _, group, _ in entries]
     fates = [list(reversed(fates)) for _, _, fates in entries]
-    packing = Packing(LIMITS, sizes, groups)
+    packing = Packing(limits, sizes, groups)
     taken: list[int] = []
+    sent: list[int] = []
     flying: list[Request] = []
     now = 0.0
     while not packing.is_done:
-        flying += packing.commands(now)
+        commands = packing.commands(now)
+        sent += (i for request in commands for i in request.indices)
+        flying += commands
         assert len(flying) <= LIMITS.flying_max
-        under_way = [groups[i] for request in flying for i in request.indices]
-        assert len(under_way) == len(set(under_way))
+        under_way = [groups_of(request, groups) for request in flying]
+        assert sum(map(len, under_way)) == len(set().union(*under_way))
+        assert together or all(
+            len(of) == len(r.indices) for of, r in zip(under_way, flying, strict=True)
+        )
         if not flying:
             now = max(now, packing.wake_at() or 0)
             continue
@@ -244,13 +267,17 @@ def test_whatever_the_target_does_each_entry_is_settled_once_and_in_order(entrie
         answer(packing, request, fates, taken, now)
     refused = [refusal.index for refusal in packing.refusals]
     assert sorted(taken + refused) == list(range(len(entries)))
+    in_order = list(dict.fromkeys(sent)) if together else taken
     for group in set(groups):
-        assert [i for i in taken if groups[i] == group] == sorted(
-            i for i in taken if groups[i] == group
-        )
+        mine = [i for i in in_order if groups[i] == group]
+        assert mine == sorted(mine)
     assert all(
         sizes[i] > LIMITS.bytes_max for i in set(refused) if i not in taken and not entries[i][2]
     )
+
+
+def groups_of(request: Request, groups: list[str]) -> set[str]:
+    return {groups[i] for i in request.indices}
 
 
 def answer(

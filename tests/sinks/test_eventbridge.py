@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from clocks import VirtualClock
-from faults import Answer, CutAfter, FailEntries, FaultProxy, Garble, Hang, fault_proxy
-from support import Recorder, aws_client
 
 from processor.core.packing import TOO_LARGE
 from processor.errors import Outage, Throttled, Unavailable
 from processor.model import DerivedEvent
 from processor.sinks.eventbridge import EventBridgeOptions, EventBridgeSink, entry_bytes
+from tests.clocks import VirtualClock
+from tests.faults import Answer, CutAfter, FailEntries, FaultProxy, Garble, Hang, Pass, fault_proxy
+from tests.support import Recorder, aws_client
 
 
 def event(n: int, group: str = "", **changes: Any) -> DerivedEvent:
@@ -161,15 +161,23 @@ async def test_an_entry_that_lacks_a_permission_waits_for_it(sink, proxy, seen):
     assert seen.reasons == {"AccessDeniedException"}
 
 
-async def test_a_group_arrives_in_order_however_entries_fail(sink, proxy):
-    events = [event(n, group=f"g{n % 3}") for n in range(30)]
-    fail = FailEntries({0: "InternalFailure", 2: "ThrottlingException"})
-    proxy.script.extend([fail, CutAfter(), fail, Answer(500, "InternalException"), fail])
+async def test_a_group_arrives_in_order_where_requests_fail_whole(sink, proxy):
+    events = [event(n, group=f"g{n % 3}") for n in range(50)]
+    proxy.script.extend([CutAfter(), Pass(), Answer(500, "InternalException"), CutAfter()])
     assert await sink.put(events) == []
     ids = list(dict.fromkeys(arrived(proxy)))
     for group in ("g0", "g1", "g2"):
         expected = [e.id for e in events if e.group == group]
         assert [i for i in ids if i in expected] == expected
+
+
+async def test_only_an_entry_that_goes_again_may_come_after_its_successors(sink, proxy):
+    proxy.script.append(FailEntries({0: "InternalFailure"}))
+    assert await sink.put([event(n, group="one") for n in range(30)]) == []
+    late = "id-0"
+    assert arrived(proxy) == [*(f"id-{n}" for n in range(1, 10)), late] + [
+        f"id-{n}" for n in range(10, 30)
+    ]
 
 
 async def test_what_the_bus_refuses_for_good_comes_back_and_the_rest_goes_on(sink, proxy, seen):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from clocks import VirtualClock
 
 from processor.model import DerivedEvent
 from processor.sinks.memory import MemorySink, MemoryTarget
+from tests.clocks import VirtualClock
 
 
 def event(id_: str, detail: bytes) -> DerivedEvent:

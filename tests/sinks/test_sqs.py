@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from clocks import VirtualClock
-from faults import Answer, CutAfter, FailEntries, FaultProxy, Garble, Hang, fault_proxy
-from support import Recorder, aws_client
 
 from processor.errors import Outage, Unavailable
 from processor.model import DeadLetter
 from processor.sinks.sqs import BATCH_BYTES_MAX, FIXED_BYTES_MAX, SqsDeadLetters, body
+from tests.clocks import VirtualClock
+from tests.faults import Answer, CutAfter, FailEntries, FaultProxy, Garble, Hang, fault_proxy
+from tests.support import Recorder, aws_client
 
 
 def letter(n: int, **changes: Any) -> DeadLetter:
