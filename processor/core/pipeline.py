@@ -179,7 +179,7 @@ class ShardPipeline:
     def _decode(self, state: bytes) -> Snapshot:
         try:
             saved = msgspec.msgpack.decode(state, type=Snapshot)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise StateUnreadable(self.shard.id, str(error)) from error
         if saved.version != SNAPSHOT_VERSION:
             reason = f"version {saved.version}, this release reads {SNAPSHOT_VERSION}"
