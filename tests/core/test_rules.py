@@ -1,0 +1,186 @@
+"""One rule: when its windows close, which empty ones its detectors see, and in what order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from processor.core.rules import ABSENCE_HORIZON, Output, Rule
+from processor.model import DetectSpec, RuleSpec, WindowSpec
+from tests.core import streams
+
+SIZE_MS = 1_000
+NOW_MS = streams.START_MS // SIZE_MS * SIZE_MS
+# Speaks up whenever a window holds fewer than two records, empty ones included.
+FEW = DetectSpec("few", "threshold", "orders", {"below": 2, "recover_after": 1})
+
+
+def rule(detect: tuple[DetectSpec, ...] = (FEW,), **more: Any) -> Rule:
+    spec = streams.rule("orders", size_ms=SIZE_MS, detect=detect, **more)
+    plan = streams.plan(spec).rules[0]
+    return Rule(plan, "shop", "1", streams.SHARD)
+
+
+def add(to: Rule, *records: tuple[str, int]) -> Rule:
+    """Records of (store, time)."""
+    stores = [store for store, _ in records]
+    times = np.array([time for _, time in records], dtype=np.int64)
+    to.add([stores], stores, times, {"amount": np.ones(len(records))}, None)
+    return to
+
+
+def waves(of: Rule) -> tuple[int | None, int]:
+    """End of the last window that detectors saw, and how many empty ones in a row."""
+    return of.snapshot().waves
+
+
+def told(outputs: list[Output]) -> list[tuple[str, int, str]]:
+    """(key, end of the window, what) in order."""
+    details = [(output, json.loads(output.event.detail)) for output in outputs]
+    return [
+        (d["key"]["store"], output.end_ms, output.alarm.state if output.alarm else d["kind"])
+        for output, d in details
+    ]
+
+
+def test_a_window_is_due_when_the_watermark_reaches_its_end() -> None:
+    orders = add(rule(()), ("a", NOW_MS))
+    assert not orders.is_due(NOW_MS + SIZE_MS - 1)
+    assert orders.is_due(NOW_MS + SIZE_MS)
+    assert orders.advance(NOW_MS + SIZE_MS - 1) == []
+    assert told(orders.advance(NOW_MS + SIZE_MS)) == [("a", NOW_MS + SIZE_MS, "window")]
+    assert not orders.is_due(NOW_MS + 10**9)
+
+
+def test_a_record_is_late_when_its_window_has_closed_and_not_before() -> None:
+    times = np.array([NOW_MS, NOW_MS, NOW_MS + SIZE_MS - 1, NOW_MS - 1])
+    watermarks = np.array([NOW_MS + SIZE_MS - 1, NOW_MS + SIZE_MS, NOW_MS + SIZE_MS, NOW_MS - 1])
+    assert rule().late(times, watermarks).tolist() == [False, True, True, False]
+
+
+def test_lateness_goes_by_windows_that_are_shifted() -> None:
+    shifted = rule(window=WindowSpec(SIZE_MS, 300))
+    times = np.array([NOW_MS + 299, NOW_MS + 300])
+    watermarks = np.array([NOW_MS + 300, NOW_MS + 300])
+    assert shifted.late(times, watermarks).tolist() == [True, False]
+
+
+def test_windows_close_in_order_of_end_then_key_and_a_result_comes_before_its_anomaly() -> None:
+    """
+    second   |--0--|--1--|
+    b          x
+    a          x     xx        a is calm again in second 1
+    """
+    orders = add(rule(), ("b", NOW_MS), ("a", NOW_MS + SIZE_MS), ("a", NOW_MS))
+    add(orders, ("a", NOW_MS + SIZE_MS))
+    first, second = NOW_MS + SIZE_MS, NOW_MS + 2 * SIZE_MS
+    assert told(orders.advance(second)) == [
+        ("a", first, "window"),
+        ("b", first, "window"),
+        ("a", first, "opened"),
+        ("b", first, "opened"),
+        ("a", second, "window"),
+        ("a", second, "resolved"),
+    ]
+
+
+def test_a_key_is_judged_from_its_first_window_on_and_not_before() -> None:
+    orders = add(rule(), ("a", NOW_MS), ("new", NOW_MS + 2 * SIZE_MS))
+    add(orders, ("a", NOW_MS + 2 * SIZE_MS), ("a", NOW_MS + 2 * SIZE_MS))
+    outputs = [row for row in told(orders.advance(NOW_MS + 3 * SIZE_MS)) if row[2] != "window"]
+    assert outputs == [
+        ("a", NOW_MS + SIZE_MS, "opened"),
+        ("a", NOW_MS + 3 * SIZE_MS, "resolved"),
+        ("new", NOW_MS + 3 * SIZE_MS, "opened"),
+    ]
+
+
+def test_without_detectors_no_empty_window_is_due() -> None:
+    orders = add(rule(()), ("a", NOW_MS))
+    orders.advance(NOW_MS + SIZE_MS)
+    assert not orders.is_due(NOW_MS + 10 * SIZE_MS)
+    assert waves(orders) == (None, 0)
+
+
+@pytest.mark.parametrize("step", [1, 7, ABSENCE_HORIZON, 10_000])
+def test_detectors_see_at_most_a_hundred_empty_windows_after_the_last_record(step: int) -> None:
+    orders = add(rule(), ("a", NOW_MS))
+    for seconds in range(1, 10_001 if step > 7 else 300, step):
+        orders.advance(NOW_MS + seconds * SIZE_MS)
+    orders.advance(NOW_MS + 10_000 * SIZE_MS)
+    assert waves(orders) == (NOW_MS + (1 + ABSENCE_HORIZON) * SIZE_MS, ABSENCE_HORIZON)
+    assert not orders.is_due(NOW_MS + 10**12)
+
+
+def test_an_age_between_two_records_costs_a_hundred_windows() -> None:
+    orders = add(rule(), ("a", 0), ("a", NOW_MS))
+    outputs = told(orders.advance(NOW_MS + SIZE_MS))
+    assert [row for row in outputs if row[2] == "window"] == [
+        ("a", SIZE_MS, "window"),
+        ("a", NOW_MS + SIZE_MS, "window"),
+    ]
+    assert waves(orders) == (NOW_MS + SIZE_MS, 0)
+
+
+def test_after_a_gap_the_horizon_begins_anew() -> None:
+    orders = add(rule(), ("a", NOW_MS))
+    orders.advance(NOW_MS + 500 * SIZE_MS)
+    add(orders, ("a", NOW_MS + 600 * SIZE_MS))
+    orders.advance(NOW_MS + 603 * SIZE_MS)
+    assert waves(orders) == (NOW_MS + 603 * SIZE_MS, 2)
+
+
+def test_the_first_window_has_no_empty_ones_before_it() -> None:
+    orders = add(rule(), ("a", NOW_MS))
+    orders.advance(NOW_MS + SIZE_MS)
+    assert waves(orders) == (NOW_MS + SIZE_MS, 0)
+    assert rule().advance(NOW_MS) == []
+    assert not rule().is_due(2**62)
+
+
+def test_at_the_end_open_windows_close_unjudged_as_the_shards_part() -> None:
+    orders = add(rule(), ("b", NOW_MS), ("a", NOW_MS), ("a", NOW_MS + SIZE_MS))
+    outputs = orders.finish(streams.SHARD.id)
+    assert told(outputs) == [
+        ("a", NOW_MS + SIZE_MS, "window"),
+        ("b", NOW_MS + SIZE_MS, "window"),
+        ("a", NOW_MS + 2 * SIZE_MS, "window"),
+    ]
+    assert {json.loads(o.event.detail)["part"] for o in outputs} == {streams.SHARD.id}
+    assert orders.finish(streams.SHARD.id) == []
+
+
+@pytest.mark.parametrize(
+    ("emits", "kinds"),
+    [
+        ({"emit_windows": None}, {"opened"}),
+        ({"emit_anomalies": None}, {"window"}),
+        ({"emit_windows": None, "emit_anomalies": None}, set()),
+    ],
+)
+def test_what_has_no_sink_is_not_made_but_its_state_goes_on(
+    emits: dict[str, None], kinds: set[str]
+) -> None:
+    quiet, loud = add(rule(**emits), ("a", NOW_MS)), add(rule(), ("a", NOW_MS))
+    assert {what for _, _, what in told(quiet.advance(NOW_MS + SIZE_MS))} == kinds
+    loud.advance(NOW_MS + SIZE_MS)
+    assert quiet.snapshot() == loud.snapshot()
+
+
+def test_restored_is_as_never_stopped() -> None:
+    steady, successor = rule(), rule()
+    add(steady, ("a", NOW_MS), ("b", NOW_MS + SIZE_MS)).advance(NOW_MS + SIZE_MS)
+    successor.restore(steady.snapshot())
+    for each in (steady, successor):
+        add(each, ("b", NOW_MS + 3 * SIZE_MS))
+    assert steady.advance(NOW_MS + 9 * SIZE_MS) == successor.advance(NOW_MS + 9 * SIZE_MS)
+    assert steady.snapshot() == successor.snapshot()
+
+
+def test_a_rule_names_the_fields_that_it_sums_once() -> None:
+    spec: RuleSpec = streams.rule()
+    assert rule().plan.numeric_fields == ["amount"]
+    assert len(spec.aggregates) > 2
