@@ -271,7 +271,7 @@ class Scene:
     workers: list[Worker] = field(default_factory=list)
     doors: dict[str, Door] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)  # of the workers' environment
-    base_ms: int = int(time.time() * 1000) // DAY_MS * DAY_MS - DAY_MS
+    now_ms: int = int(time.time() * 1000) // DAY_MS * DAY_MS - DAY_MS  # of the next tick
     records: int = 0  # all that were put, flushes and bad ones included
     events: Collector | None = None
     letters: Collector | None = None
@@ -369,9 +369,10 @@ class Scene:
         """So many more ticks, over all keys, their times going on where the last ones ended."""
         first = len(self.sent)
         fresh = [
-            (keys[i % len(keys)], self.base_ms + i * TICK_MS, i)
+            (keys[i % len(keys)], self.now_ms + (i - first) * TICK_MS, i)
             for i in range(first, first + ticks)
         ]
+        self.now_ms += ticks * TICK_MS
         self.sent += fresh
         self.load((key, tick(key, at_ms, value)) for key, at_ms, value in fresh)
 
@@ -382,7 +383,8 @@ class Scene:
 
     def flush(self) -> None:
         """One record a shard that no rule wants, an hour later: every window closes."""
-        at_ms = self.base_ms + len(self.sent) * TICK_MS + 3_600_000
+        self.now_ms += 3_600_000
+        at_ms = self.now_ms
         wanted = {shard_of(KEYS[0], 1)} if self.shards == 1 else set(range(self.shards))
         for n in range(10_000):
             key = f"flush-{n}"
@@ -477,6 +479,9 @@ class Scene:
             shards = await table.read_shards(StreamKey(self.name, created_ms))
             workers = await table.read_workers()
         return {row.id: row for row in shards}, {row.id: row for row in workers}
+
+    async def epochs(self) -> dict[str, int]:
+        return {shard_id: row.epoch for shard_id, row in (await self.rows())[0].items()}
 
 
 def tick(key: str, at_ms: int, value: int) -> bytes:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from processor import __version__
+from processor.core.events import dead_letter_id
+from processor.local.kinesis_shards import shard_name
 from processor.observe.logs import FIELDS, LEVELS
+from tests.faults import fault_proxy
 from tests.service import (
     SECRET,
     Scene,
@@ -253,4 +259,158 @@ async def test_status_and_leases_tell_what_the_demo_and_a_person_need(world: Wor
     leases = orjson.loads((await worker.get("/leases"))[1])
     assert {one["shard_id"]: one["owner"] for one in leases} == dict.fromkeys(
         scene.shard_ids, status["worker_id"]
+    )
+
+
+# ---- workers that come, go and die ------------------------------------------------------------
+
+
+async def shared_and_moved(world: World) -> None:
+    """2:2 of four shards; a third joins; one leaves; one is killed: always exact."""
+    scene = await world.scene("shared", shards=4)
+    done = asyncio.Event()
+    loading = asyncio.create_task(scene.load_until(done))
+    first, second = [await scene.start_worker() for _ in range(2)]
+    await asyncio.gather(first.ready(), second.ready())
+    await balanced([first, second], 2, 2)
+    third = await (await scene.start_worker()).ready()
+    await balanced([first, second, third], 2, 1, 1)
+    assert await first.stop() == 0, first
+    await balanced([second, third], 2, 2)
+    await second.child.kill()
+    await balanced([third], 4, within_s=20)
+    done.set()
+    await loading
+    await scene.finish()
+    rows, workers = await scene.rows()
+    assert list(workers) == [(await third.status())["worker_id"]], "the dead are buried, forgotten"
+    assert {row.owner for row in rows.values()} == set(workers)
+
+
+async def stopped_and_continued(world: World) -> None:
+    """A worker that stood still for longer than its leases lived finds that they are not his."""
+    scene = await world.scene("zombie", shards=2)
+    done = asyncio.Event()
+    loading = asyncio.create_task(scene.load_until(done))
+    zombie, other = [await scene.start_worker() for _ in range(2)]
+    await asyncio.gather(zombie.ready(), other.ready())
+    await balanced([zombie, other], 1, 1)
+    old_id = (await zombie.status())["worker_id"]
+    zombie.signal(signal.SIGSTOP)
+    await balanced([other], 2, within_s=20)
+    zombie.signal(signal.SIGCONT)
+    await balanced([zombie, other], 1, 1)
+    assert (await zombie.status())["worker_id"] != old_id
+    assert zombie.lines("worker_buried_self")[0]["worker_id"] == old_id
+    assert (await zombie.get("/healthz")) == (200, "ok\n")
+    done.set()
+    await loading
+    await scene.finish()
+
+
+async def killed_before_a_checkpoint(world: World) -> None:
+    """What was put again after a crash is the same, byte for byte."""
+    scene = await world.scene("repeats")
+    async with fault_proxy(world.aws_url, {"PutEvents"}) as proxy:
+        scene.extra["AWS_ENDPOINT_URL_EVENTBRIDGE"] = proxy.url
+        first = await (await scene.start_worker("--set", "state.checkpoint=5m")).ready()
+        scene.put(300)
+        await scene.finish()
+        assert (await scene.rows())[0][shard_name(0)].commit == 0
+        await first.child.kill()
+        second = await (await scene.start_worker()).ready()
+        entries = [entry for request in proxy.passed for entry in request["Entries"]]
+        n = len(entries)
+        await eventually(lambda: sum(len(r["Entries"]) for r in proxy.passed) == 2 * n)
+        again = [entry for request in proxy.passed for entry in request["Entries"]][n:]
+        assert sorted(entries, key=detail_of) == sorted(again, key=detail_of)
+        scene.put(100)
+        await scene.finish()
+        assert await second.stop() == 0
+
+
+def detail_of(entry: Any) -> str:
+    text: str = entry["Detail"]
+    return text
+
+
+async def fed_with_bad_records(world: World) -> None:
+    """Each goes to the dead letters with its reason, a crash repeats their ids, all else counts."""
+    scene = await world.scene("bad")
+    first = await (await scene.start_worker("--set", "state.checkpoint=5m")).ready()
+    bad = bad_records(scene)
+    payloads = [payload for payload, _ in bad]
+    scene.load(("any", payload) for payload in payloads)  # a page of nothing else
+    await eventually(lambda: len(scene.dead()) == len(bad), what=lambda: first)
+    scene.put(50)
+    scene.load(("any", payload) for payload in payloads)  # in the midst of good ones
+    scene.put(50)
+    await scene.finish()
+    letters = scene.dead()
+    assert len(letters) == 2 * len(bad)
+    for letter, (payload, reason) in zip(in_order(letters), bad + bad, strict=True):
+        tells_where_it_was(letter, scene, payload, reason)
+    await first.child.kill()
+    await (await scene.start_worker()).ready()
+    await eventually(lambda: len(scene.dead()) == 2 * len(letters), what=lambda: scene.workers)
+    assert in_order(scene.dead()[len(letters) :]) == in_order(letters), "the same again"
+    await scene.finish()
+
+
+def bad_records(scene: Scene) -> list[tuple[bytes, str]]:
+    good = {"type": "tick", "key": "k", "at": scene.now_ms, "value": 1}
+    ahead_ms = int(time.time() * 1000) + 2 * 3_600_000
+
+    def but(**other: Any) -> bytes:
+        return orjson.dumps({k: v for k, v in (good | other).items() if v is not None})
+
+    raw = orjson.dumps(good)
+    return [
+        (b"", "empty"),
+        (b"{", "malformed"),
+        (b"not json", "malformed"),
+        (raw.replace(b":1}", b":NaN}"), "malformed"),
+        (b"\xff\xfe" + raw, "not_utf8"),
+        (b'{"x":' * 100_000 + b"1" + b"}" * 100_000, "too_deep"),
+        (b"[]", "wrong_type"),
+        (but(value="7"), "wrong_type"),
+        (but(key=[1]), "wrong_type"),
+        (but(at="soon"), "wrong_type"),
+        (but(value=None), "missing_field"),
+        (but(key=None), "missing_field"),
+        (but(at=None), "missing_field"),
+        (but(at=ahead_ms), "future"),
+        (but(at=-1), "out_of_range"),
+        (raw.replace(b":1}", b":1e999}"), "out_of_range"),
+        (raw.replace(b":1}", b":%d}" % 10**400), "out_of_range"),
+        (raw.replace(str(scene.now_ms).encode(), b"9" * 30), "out_of_range"),
+        (b"{" + b"x" * 2**20, "malformed"),
+        (b'{"type":"' + b"x" * (10 * 2**20 - 100), "malformed"),
+    ]
+
+
+def in_order(letters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(letters, key=lambda letter: int(letter["sequence_number"]))
+
+
+def tells_where_it_was(letter: dict[str, Any], scene: Scene, payload: bytes, reason: str) -> None:
+    number, shard_id = letter["sequence_number"], shard_name(0)
+    assert letter["reason"] == reason, (payload[:80], letter["detail"])
+    assert letter["id"] == dead_letter_id(scene.name, shard_id, number, 0)
+    assert (letter["stream"], letter["shard_id"]) == (scene.name, shard_id)
+    assert (letter["partition_key"], letter["payload_bytes"]) == ("any", len(payload))
+    kept = base64.b64decode(letter["payload"])
+    assert letter["truncated"] == (len(kept) < len(payload))
+    assert payload.startswith(kept)
+    assert len(kept) > min(len(payload) - 1, 150_000), "a queue takes 256 KiB"
+
+
+async def test_workers_that_come_go_stand_still_or_die_lose_and_double_nothing(
+    world: World,
+) -> None:
+    await together(
+        shared_and_moved(world),
+        stopped_and_continued(world),
+        killed_before_a_checkpoint(world),
+        fed_with_bad_records(world),
     )

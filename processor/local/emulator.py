@@ -56,6 +56,12 @@ class Emulator:
         assert self._port, "start() comes first"
         return f"http://{HOST}:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        """Its process, once started: to freeze it, for instance."""
+        assert self._child is not None, "start() comes first"
+        return self._child.pid
+
     async def start(self) -> None:
         """Returns when it answers. Raises Unavailable; cancelling it leaves stop() to be called."""
         python = interpreter()
