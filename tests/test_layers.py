@@ -15,7 +15,7 @@ LAYERS = {
     1: ("errors", "model", "plugins", "wording"),
     2: ("codecs", "aggregators", "detectors"),
     3: ("core", "ports"),
-    4: ("sources", "stores", "sinks", "observe", "local"),
+    4: ("aws_errors", "sources", "stores", "sinks", "observe", "local"),
     5: ("config", "runtime"),
     6: ("app", "cli", "__main__"),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from processor import aws_errors
 from processor.core.packing import Limits, Packing, Request, Result
 from processor.model import DerivedEvent
 from processor.ports import Clock, Refusal, SinkObserver
@@ -72,7 +73,7 @@ class EventBridgeSink:
         """The bus must exist: some stand-ins take events for one that does not."""
         try:
             await self._client.describe_event_bus(Name=self.bus)
-        except aws.FOREIGN as error:
+        except aws_errors.FOREIGN as error:
             create = f"aws events create-event-bus --name {self.bus}"
             raise aws.at_start(
                 error, f"event bus {self.bus}", "events:DescribeEventBus", create
@@ -101,7 +102,7 @@ class EventBridgeSink:
             try:
                 answer = await self._client.put_events(Entries=entries)
                 outcome: Outcome = Answered(_results(answer))
-            except aws.FOREIGN as error:
+            except aws_errors.FOREIGN as error:
                 outcome = aws.outcome(error)
             finally:
                 self._observer.on_request(self.name, self._clock.monotonic() - sent_at)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from processor import aws_errors
 from processor.core.packing import Limits, Packing, Request, Result
 from processor.errors import Unavailable
 from processor.model import DeadLetter
@@ -71,7 +72,7 @@ class SqsDeadLetters:
             answer = await self._client.get_queue_attributes(
                 QueueUrl=url, AttributeNames=["MaximumMessageSize"]
             )
-        except aws.FOREIGN as error:
+        except aws_errors.FOREIGN as error:
             create = f"aws sqs create-queue --queue-name {_name(self.queue)}"
             raise aws.at_start(error, f"queue {self.queue}", action, create) from error
         size = int(answer.get("Attributes", {}).get("MaximumMessageSize", BATCH_BYTES_MAX))
@@ -139,17 +140,17 @@ class SqsDeadLetters:
             sent_at = self._clock.monotonic()
             try:
                 answer = await self._client.send_message_batch(QueueUrl=self._url, Entries=entries)
-            except aws.FOREIGN as error:
+            except aws_errors.FOREIGN as error:
                 return self._failed(error, len(messages))
             finally:
                 self._observer.on_request(SINK, self._clock.monotonic() - sent_at)
         return self._answered([letter for letter, _ in messages], answer)
 
     def _failed(self, error: Exception, n: int) -> Outcome:
-        self._observer.on_retry(SINK, aws.code_of(error), n)
+        self._observer.on_retry(SINK, aws_errors.code_of(error), n)
         outcome = aws.outcome(error)
         # A request of several may go one by one; a single message stays until it is taken.
-        return outcome if n > 1 else Failed(aws.code_of(error))
+        return outcome if n > 1 else Failed(aws_errors.code_of(error))
 
     def _answered(self, letters: Sequence[DeadLetter], answer: dict[str, Any]) -> Outcome:
         """Results by their Id; a message that is in neither list was not taken."""

@@ -13,11 +13,11 @@ from typing import Any
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
+from processor.aws_errors import FOREIGN, Subject, code_of, translated, translation
 from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.errors import Outage
 from processor.ports import Written
 from processor.stores import dynamodb_items as items
-from processor.stores.aws_errors import FOREIGN, Subject, code_of, translated, translation
 from processor.stores.dynamodb_items import Item
 
 REFUSED = "ConditionalCheckFailedException"

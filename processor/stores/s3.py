@@ -7,8 +7,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from processor.aws_errors import FOREIGN, Subject, code_of, translated, translation
 from processor.errors import Outage
-from processor.stores.aws_errors import FOREIGN, Subject, code_of, translated, translation
 
 DELETED_AT_ONCE = 1_000  # DeleteObjects takes no more
 

@@ -1,6 +1,6 @@
-"""What AWS errors mean to a store: translated here and nowhere else.
+"""What the SDK's errors mean: translated here, for all adapters that call AWS through it.
 
-A missing table or bucket, or a lost permission, is Unavailable and says what to do; throttling is
+Something missing, or a lost permission, is Unavailable and says what to do; throttling is
 Throttled; all else (the service's own failures, transport, hangs, garbled answers) is an Outage,
 which leaves open whether a write was applied.
 """
@@ -17,38 +17,64 @@ from botocore.exceptions import (
     ClientError,
     NoCredentialsError,
     NoRegionError,
+    ParamValidationError,
     PartialCredentialsError,
 )
 from botocore.parsers import ResponseParserError
 
 from processor.errors import Outage, ProcessorError, Throttled, Unavailable
 
+# A TimeoutError is an OSError.
 FOREIGN = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, OSError)
 
-_THROTTLED = ("Throttl", "ThroughputExceeded", "RequestLimitExceeded", "SlowDown", "TooManyReq")
-_MISSING = ("ResourceNotFound", "NoSuchBucket", "TableNotFound")
+THROTTLED = (
+    "Throttl",
+    "ThroughputExceeded",
+    "RequestLimitExceeded",
+    "SlowDown",
+    "TooManyReq",
+    "429",
+)
+_MISSING = ("NotFound", "NonExistent", "DoesNotExist", "NoSuchBucket")
 _DENIED = (
     "AccessDenied",
+    "AuthFailure",
     "ExpiredToken",
     "IncompleteSignature",
     "InvalidAccessKeyId",
     "InvalidClientTokenId",
+    "InvalidSecurity",
     "InvalidSignature",
     "KMS",
     "MissingAuthenticationToken",
+    "NotAuthorized",
     "OptInRequired",
     "SignatureDoesNotMatch",
     "UnrecognizedClient",
 )
+# Errors that name the request's own content.
+MALFORMED = frozenset(
+    {
+        "BatchRequestTooLong",
+        "InvalidMessageContents",
+        "InvalidParameterValue",
+        "RequestEntityTooLarge",
+        "RequestEntityTooLargeException",
+        "SerializationException",
+        "ValidationError",
+        "ValidationException",
+        "413",
+    }
+)
 
 
 class Subject(NamedTuple):
-    """What a store talks to: for sentences, and for the command that makes what is missing."""
+    """What an adapter talks to: for sentences, and for the command that makes what is missing."""
 
-    service: str  # as in an IAM action: dynamodb, s3
+    service: str  # as in an IAM action: dynamodb, s3, events, sqs
     name: str  # "table orders"
     create: str  # the command that makes it
-    shape: str  # what it must look like, for a request that it can't be served with
+    shape: str  # what to do about a request that it calls malformed
 
 
 def code_of(error: Exception) -> str:
@@ -66,14 +92,20 @@ def translated(error: Exception, subject: Subject, operation: str) -> ProcessorE
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, NoRegionError)):
         remedy = "set AWS_REGION and give credentials (a role, a profile, AWS_ACCESS_KEY_ID)"
         return Unavailable(subject.name, action, f"{error}: {remedy}")
+    if any(word in code for word in THROTTLED):
+        return Throttled(subject.service, operation, f"{subject.name}: {code}: {error}")
     if any(word in code for word in _MISSING):
         return Unavailable(subject.name, action, f"it does not exist: {subject.create}")
     if any(word in code for word in _DENIED):
         return Unavailable(subject.name, action, f"{code}: allow {action} on it for this role")
-    if code in ("ValidationException", "ValidationError"):
+    if is_malformed(error):
         return Unavailable(subject.name, action, f"{error}: {subject.shape}")
-    kind = Throttled if any(word in code for word in _THROTTLED) else Outage
-    return kind(subject.service, operation, f"{subject.name}: {code}: {error}")
+    return Outage(subject.service, operation, f"{subject.name}: {code}: {error}")
+
+
+def is_malformed(error: Exception) -> bool:
+    """Whether the error is held against the request itself."""
+    return code_of(error) in MALFORMED or isinstance(error, ParamValidationError)
 
 
 @contextmanager
