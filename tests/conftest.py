@@ -5,8 +5,6 @@ loopback and a free port, and is stopped by its handle. `ministack` is its endpo
 before each test; `ministack_server` is the same without the emptying, for fixtures of wider scope.
 """
 
-import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from processor.local import emulator
+from processor.local.processes import free_port
 
 EXECUTABLE = Path(__file__).parents[1] / ".venv-emulator" / "bin" / "ministack"
 READY_WITHIN_S = 60.0  # 1 s on an idle core; a busy machine with two cores takes its time
@@ -26,12 +27,12 @@ def ministack_server() -> Iterator[str]:
     if not EXECUTABLE.exists():
         pytest.fail(f"{EXECUTABLE} is missing; `make .venv-emulator` builds it")
     with tempfile.TemporaryDirectory(prefix="ministack-") as folder:
-        port = _free_port()
+        port = free_port()
         log = Path(folder, "ministack.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [EXECUTABLE],
-                env=_environment(port, folder),
+                env=emulator.environment(port, Path(folder)),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -52,31 +53,6 @@ def ministack(ministack_server: str) -> str:
     reset = urllib.request.Request(f"{ministack_server}/_ministack/reset", method="POST")
     with urllib.request.urlopen(reset, timeout=READY_WITHIN_S):
         return ministack_server
-
-
-def _environment(port: int, folder: str) -> dict[str, str]:
-    """Nothing of ours but the path: no credentials, no Docker, no ports but the one."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": folder,
-        "TMPDIR": folder,
-        "BIND_HOST": "127.0.0.1",  # its default is every interface
-        "GATEWAY_PORT": str(port),
-        "IOT_MTLS_ENABLED": "0",
-        "SFTP_ENABLED": "0",
-        "PERSIST_STATE": "0",
-        "S3_PERSIST": "0",
-        "DOCKER_HOST": "unix:///nonexistent",
-        "LOG_LEVEL": "WARNING",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _await_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -38,6 +38,24 @@ def interpreter(folders: Sequence[Path] = (_ROOT, Path())) -> Path:
     )
 
 
+def environment(port: int, folder: Path, services: Sequence[str] = ()) -> dict[str, str]:
+    """What keeps it to itself: loopback, one port, no Docker, nothing kept. Empty `services`: all."""
+    return plain_environment() | {
+        "BIND_HOST": HOST,  # its default is every interface
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_HOST": HOST,  # in queue URLs; localhost may be an IPv6 address
+        "TMPDIR": str(folder),  # its pid file
+        "LOG_LEVEL": "WARNING",
+        "SERVICES": ",".join(services),
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",  # would listen on a port of its own
+        "DOCKER_HOST": f"unix://{folder}/no-docker",  # it would reap containers there
+        "PERSIST_STATE": "0",
+        "S3_PERSIST": "0",
+        "PYTHONPATH": "",  # its packages are its own
+    }
+
+
 class Emulator:
     """One ministack; `services` limits what it offers (None: all), which makes it start faster."""
 
@@ -70,7 +88,7 @@ class Emulator:
             self._child = await start(
                 "emulator",
                 [str(python), "-m", "ministack"],
-                environment=self._environment(),
+                environment=environment(self._port, self._folder, self._services or ()),
                 log=self._folder / "emulator.log",
             )
             if await self._is_ready(self._child):
@@ -111,21 +129,6 @@ class Emulator:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
-
-    def _environment(self) -> dict[str, str]:
-        return plain_environment() | {
-            "BIND_HOST": HOST,  # its default is every interface
-            "GATEWAY_PORT": str(self._port),
-            "TMPDIR": str(self._folder),  # its pid file
-            "LOG_LEVEL": "WARNING",
-            "SERVICES": ",".join(self._services or ()),
-            "SFTP_ENABLED": "0",
-            "IOT_MTLS_ENABLED": "0",  # would listen on a port of its own
-            "DOCKER_HOST": f"unix://{self._folder}/no-docker",  # it would reap containers there
-            "PERSIST_STATE": "0",
-            "S3_PERSIST": "0",
-            "PYTHONPATH": "",  # its packages are its own
-        }
 
     async def _is_ready(self, child: Child) -> bool:
         """Whether it answers in time; False too when it ended."""
