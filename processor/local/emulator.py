@@ -39,7 +39,7 @@ def interpreter(folders: Sequence[Path] = (_ROOT, Path())) -> Path:
 
 
 def environment(port: int, folder: Path, services: Sequence[str] = ()) -> dict[str, str]:
-    """What keeps it to itself: loopback, one port, no Docker, nothing kept. Empty `services`: all."""
+    """What keeps it to itself: loopback, one port, no Docker, nothing kept. No `services`: all."""
     return plain_environment() | {
         "BIND_HOST": HOST,  # its default is every interface
         "GATEWAY_PORT": str(port),
