@@ -3,6 +3,10 @@
 A consumer is a process of its own, so is the server (our local Kinesis, without rates); where there
 are two cores each side has one. Ours is the data plane of a worker: read path, engine, duplicates,
 novelty. `ratio` is of records per CPU-second of the consumer, at 16 shards.
+
+Not `processor run` itself: that keeps to 4 reads a second and shard, so one shard would take 12 s
+to give what is read here in 0.3 s, at a page size that can't be chosen. Left out by that: leases
+and checkpoints, put and publish, metrics and endpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ NAME = "end-to-end"
 SHARDS = (1, 16, 64)
 RATIO_AT = 16
 QUICK_SHARDS = (RATIO_AT,)
-RECORDS, QUICK_RECORDS = 100_000, 10_000
+RECORDS, QUICK_RECORDS = 80_000, 10_000
 REPEATS = 3
 # Each side's best of 1,000, 2,500, 5,000 and 10,000; ours at a full shard's pace takes 2,461.
 PAGES: Mapping[Side, int] = {"ours": 2_500, "plain": 10_000}
