@@ -32,7 +32,7 @@ from processor.runtime.aws import Aws, memory_limit_bytes, open_aws, read_budget
 from processor.runtime.clock import SystemClock
 from processor.runtime.lease_loop import LeasePorts
 from processor.runtime.shard_loop import Road
-from processor.runtime.worker import Worker
+from processor.runtime.worker import Pulse, Worker
 from processor.sinks.eventbridge import EventBridgeOptions, EventBridgeSink
 from processor.sinks.sqs import SqsDeadLetters
 from processor.sinks.stdout import StdoutSink
@@ -65,6 +65,7 @@ class Process:
         kinds = {name: sink.kind for name, sink in pipeline.sinks.items()}
         about = About(__version__, config_hash(pipeline), {**kinds, "dead_letters": "sqs"})
         self.reporter = Reporter(self.metrics, self.log, self.clock, about)
+        self.pulse = Pulse(self.reporter.reads, self.clock)
         self.ticker = LoopTicker(self.metrics, self.clock)
         self.state: State = "starting"
         self.awaited = "the worker to be put together"
@@ -172,7 +173,7 @@ async def _assemble(process: Process, stack: AsyncExitStack) -> Worker:
     stack.push_async_callback(dead_letters.close)
     road = Road(compiled, source, sinks, dead_letters, process.clock, reporter.steps)
     ports = LeasePorts(table, objects, source, process.clock, process.rng)
-    return Worker(road, ports, reporter.leases)
+    return Worker(road, ports, reporter.leases, process.pulse)
 
 
 async def _source(process: Process, aws: Aws) -> KinesisSource:
@@ -181,8 +182,7 @@ async def _source(process: Process, aws: Aws) -> KinesisSource:
     signer = Signer(url, aws.region, "kinesis")
     http = await aws.http(url)
     wire = Wire(http, signer, aws.credentials, process.clock, f"stream {stream}")
-    observer = process.reporter.reads
-    reading = Reading(process.clock, process.rng, process.budget, observer=observer)
+    reading = Reading(process.clock, process.rng, process.budget, observer=process.pulse)
     return KinesisSource(wire, stream, reading)
 
 

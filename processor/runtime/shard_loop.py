@@ -2,7 +2,7 @@
 
     read      waits for a page; stops waiting when the lease asks the shard to finish
     feed      pure: the page becomes derived events and dead letters
-    put       dead letters, then events; only while the lease is valid; waits while a target is down
+    put       events, then dead letters; only while the lease is valid; waits while a target is down
     commit    position and state together, when due, and only after what they stand for was put
 
 A crash anywhere repeats from the last checkpoint, with the same ids and bytes. A decision that a
@@ -61,10 +61,10 @@ class ShardView(Struct, frozen=True):
     groups: Mapping[str, int]
 
 
-# What a shard's loop is busy with. It may wait in the last two for as long as a target or the
-# table is down: lag shows it, and a restart would not help.
+# What a shard's loop is busy with. It may wait in three of them for as long as a target, the table
+# or the store of states is down: lag shows it, and a restart would not help.
 Doing = Literal["restoring", "reading", "counting", "publishing", "checkpointing"]
-_WAITS = ("publishing", "checkpointing")
+_WAITS = ("restoring", "publishing", "checkpointing")
 
 
 class ShardLoop:

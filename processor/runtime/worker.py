@@ -6,27 +6,66 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from processor.core.commands import Timing
+from processor.ports import Clock, ReadObserver
 from processor.runtime.lease import Lease
 from processor.runtime.lease_loop import LeaseLoop, LeasePorts, LeaseStatus
 from processor.runtime.lease_observer import LeaseObserver
 from processor.runtime.shard_loop import Road, ShardLoop, ShardView
 
-# A shard waits for its next page for seconds at most, and every other wait of its loop has a name
-# (`Doing`). One that does neither for so long is stuck, and only a restart may help.
+# A shard's reader gets an answer or an error each half minute, even if the stream is out, and every
+# other wait of its loop has a name (`Doing`). A shard without either for so long is stuck, and only
+# a restart may help.
 STUCK_AFTER_S = 120.0
 
 
+class Pulse:
+    """Passes on what readers tell, and remembers when each shard's told anything."""
+
+    def __init__(self, observer: ReadObserver, clock: Clock):
+        self._observer, self._clock = observer, clock
+        self._heard_at: dict[str, float] = {}
+
+    def heard_at(self, shard_id: str) -> float:
+        """Monotonic seconds; 0 before the first time."""
+        return self._heard_at.get(shard_id, 0.0)
+
+    def forget(self, shard_id: str) -> None:
+        self._heard_at.pop(shard_id, None)
+
+    def on_read(
+        self, shard_id: str, seconds: float, records: int, payload_bytes: int, millis_behind: int
+    ) -> None:
+        self._hear(shard_id)
+        self._observer.on_read(shard_id, seconds, records, payload_bytes, millis_behind)
+
+    def on_throttled(self, shard_id: str) -> None:
+        self._hear(shard_id)
+        self._observer.on_throttled(shard_id)
+
+    def on_error(self, shard_id: str, kind: str, detail: str) -> None:
+        self._hear(shard_id)
+        self._observer.on_error(shard_id, kind, detail)
+
+    def _hear(self, shard_id: str) -> None:
+        self._heard_at[shard_id] = self._clock.monotonic()
+
+
 class Worker:
-    """Follows the shards that it can lease, until told to stop."""
+    """Follows the shards that it can lease, until told to stop.
+
+    `pulse` is what the readers of `road.source` tell.
+    """
 
     def __init__(
         self,
         road: Road,
         ports: LeasePorts,
         observer: LeaseObserver,
+        pulse: Pulse,
         timing: Timing | None = None,
     ):
         self._road = road
+        self._pulse = pulse
         self._shards: dict[str, ShardLoop] = {}
         self._leases = LeaseLoop(
             ports,
@@ -65,10 +104,15 @@ class Worker:
     def stuck(self) -> list[str]:
         """A sentence for each shard that neither gets on nor waits for something with a name."""
         now = self._road.clock.monotonic()
-        return [
-            f"{shard_id} has been {loop.doing} for {now - loop.since:.0f} s"
+        silent_s = {
+            shard_id: now - max(loop.since, self._pulse.heard_at(shard_id))
             for shard_id, loop in sorted(self._shards.items())
-            if not loop.is_waiting and now - loop.since > STUCK_AFTER_S
+            if not loop.is_waiting
+        }
+        return [
+            f"{shard_id} has been {self._shards[shard_id].doing} for {seconds:.0f} s"
+            for shard_id, seconds in silent_s.items()
+            if seconds > STUCK_AFTER_S
         ]
 
     async def _follow(self, lease: Lease) -> None:
@@ -79,3 +123,4 @@ class Worker:
         finally:
             if self._shards.get(lease.shard.id) is loop:
                 del self._shards[lease.shard.id]
+                self._pulse.forget(lease.shard.id)

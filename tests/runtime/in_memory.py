@@ -1,0 +1,186 @@
+"""Whole workers in memory and in virtual time: a stream, a table, a bus, and ways to go wrong.
+
+Ticks are (key, second, value); windows are a minute long, and START_MS begins one. Times go on
+with the virtual clock, so an idle minute passes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from processor.core.plan import Plan, compile
+from processor.core.rows import ShardRow
+from processor.model import (
+    AggregateSpec,
+    DeadLetterSpec,
+    EventSpec,
+    Pipeline,
+    RuleSpec,
+    Shard,
+    SourceSpec,
+    StateSpec,
+    Step,
+    WindowSpec,
+)
+from processor.ports import Unobserved as UnobservedReads
+from processor.runtime.lease_loop import LeasePorts
+from processor.runtime.lease_observer import Unobserved
+from processor.runtime.shard_loop import Road
+from processor.runtime.worker import Pulse, Worker
+from processor.sinks.memory import MemoryDeadLetters, MemorySink, MemoryTarget
+from processor.sources.memory import MemorySource
+from processor.stores.memory import MemoryContent, MemoryObjects, MemoryTable
+from tests.virtual_time import START_MS, VirtualClock
+
+Side = Literal["before", "after"]
+Gate = Callable[[str, Side], Any]
+
+MINUTE_MS = 60_000
+BASE_MS = START_MS // MINUTE_MS * MINUTE_MS  # the first window's start, some seconds back
+SHARD = "shardId-000000000000"
+
+
+def plan_of(checkpoint_ms: int) -> Plan:
+    rule = RuleSpec(
+        "ticks",
+        {"type": ["tick"]},
+        ("key",),
+        WindowSpec(MINUTE_MS),
+        (AggregateSpec("n", "count"), AggregateSpec("total", "sum", "value")),
+        emit_windows="bus",
+    )
+    event = EventSpec(time="at", partition_key="key", out_of_orderness_ms=0)
+    state, letters = StateSpec("table", checkpoint_ms=checkpoint_ms), DeadLetterSpec("dead")
+    return compile(Pipeline("shop", SourceSpec("ticks"), event, {}, (rule,), state, letters))
+
+
+def tick(key: str, second: float, value: int = 1) -> bytes:
+    at_ms = BASE_MS + round(second * 1000)
+    return json.dumps({"type": "tick", "key": key, "at": at_ms, "value": value}).encode()
+
+
+class Steps:
+    """A `StepObserver` that remembers."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.refused: list[str] = []
+
+    def on_step(self, shard_id: str, step: Step, seconds: float) -> None:
+        self.steps.append(step)
+
+    def on_state_refused(self, shard_id: str, error: Exception) -> None:
+        self.refused.append(str(error))
+
+
+@dataclass
+class Life:
+    """One worker's life: stop it in order, or kill it where it stands."""
+
+    worker: Worker
+    stopping: asyncio.Event
+    task: asyncio.Task[None]
+    steps: Steps
+    pulse: Pulse
+
+    async def stop(self) -> None:
+        self.stopping.set()
+        await self.task
+
+    async def kill(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+@dataclass
+class Town:
+    """What outlives workers. `gate` is asked at every operation of the table."""
+
+    shards: int = 1
+    checkpoint_ms: int = 15_000
+    gate: Gate | None = None
+    content: MemoryContent = field(default_factory=MemoryContent)
+    objects: MemoryObjects = field(default_factory=MemoryObjects)
+    bus: MemoryTarget = field(default_factory=MemoryTarget)
+    dead: MemoryTarget = field(default_factory=MemoryTarget)
+    started: int = 0
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock()
+        width = 2**128 // self.shards
+        shards = [
+            Shard(f"shardId-{n:012d}", n * width, (n + 1) * width - 1) for n in range(self.shards)
+        ]
+        self.source = MemorySource("ticks", shards, self.clock)
+
+    def start(self, *, source: Any = None, gate: Gate | None = None) -> Life:
+        """One more worker; `source` and `gate` stand in for the town's."""
+        self.started += 1
+        rng, clock, steps = random.Random(self.started), self.clock, Steps()
+        source = source or self.source
+        plan = plan_of(self.checkpoint_ms)
+        sinks = {"bus": MemorySink(self.bus, clock, rng)}
+        letters = MemoryDeadLetters(self.dead, clock, rng)
+        road = Road(plan, source, sinks, letters, clock, steps)
+        table = MemoryTable(self.content, gate or self._pass)
+        ports = LeasePorts(table, self.objects, source, clock, rng)
+        pulse = Pulse(UnobservedReads(), clock)
+        observer = Unobserved()  # type: ignore[abstract]  # empty is meant
+        worker = Worker(road, ports, observer, pulse)
+        stopping = asyncio.Event()
+        task = asyncio.create_task(worker.run(stopping))
+        return Life(worker, stopping, task, steps, pulse)
+
+    async def _pass(self, operation: str, side: Side) -> None:
+        await asyncio.sleep(0.001)
+        if self.gate is not None:
+            await self.gate(operation, side)
+
+    def put(self, *payloads: bytes, shard: str = SHARD) -> None:
+        """Records under their key, so that windows belong to no shard for good."""
+        for payload in payloads:
+            self.source.put(shard, [payload], _key_of(payload))
+
+    @property
+    def commit(self) -> int:
+        """How often the first shard was committed."""
+        return self.row().commit if self.content.shards else 0
+
+    def row(self, shard: str = SHARD) -> ShardRow:
+        (row,) = (row for (_, id_), row in self.content.shards.items() if id_ == shard)
+        return row
+
+    def windows(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """(key, start's minute) → (count, sum); an AssertionError if an id came in two ways."""
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        for body in self.bus.by_id().values():
+            detail = json.loads(body)
+            window = (detail["key"]["key"], (detail["window"]["start"] - BASE_MS) // MINUTE_MS)
+            assert window not in found, f"{window} came under two ids"
+            found[window] = (detail["values"]["n"], detail["values"]["total"])
+        return found
+
+
+def _key_of(payload: bytes) -> str:
+    try:
+        return str(json.loads(payload)["key"])
+    except (ValueError, TypeError):
+        return "any"  # one of the bad ones
+
+
+async def until(holds: Callable[[], Any], within_s: float = 120.0) -> None:
+    """Virtual seconds pass until it holds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while not holds():
+        assert loop.time() < deadline, f"not within {within_s:g} virtual seconds"
+        await asyncio.sleep(0.05)
+
+
+def ticks(keys: Iterable[str], seconds: Iterable[float]) -> list[bytes]:
+    return [tick(key, second, value) for value, second in enumerate(seconds) for key in keys]

@@ -1,0 +1,195 @@
+"""Whole workers in memory: they share, take over, wait out outages, and say when one is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from processor.errors import Outage
+from processor.model import Page
+from processor.runtime.worker import STUCK_AFTER_S
+from tests.runtime.in_memory import SHARD, Life, Side, Town, tick, until
+from tests.virtual_time import run
+
+
+def shard(n: int) -> str:
+    return f"shardId-{n:012d}"
+
+
+def held(*lives: Life) -> list[int]:
+    return [len(life.worker.shards()) for life in lives]
+
+
+def owners(town: Town) -> set[str | None]:
+    return {row.owner for row in town.content.shards.values()}
+
+
+async def send(town: Town, seconds: int) -> None:
+    """A tick a second in every shard, each under a key of its own."""
+    for second in range(seconds):
+        for n in range(town.shards):
+            town.put(tick(f"key-{n}", second), shard=shard(n))
+        await asyncio.sleep(1)
+
+
+async def settle(town: Town, seconds: int, *lives: Life) -> None:
+    """Close what is open; then each second's tick is in its minute's window, once."""
+    for n in range(town.shards):
+        town.put(tick(f"key-{n}", seconds + 60), shard=shard(n))
+    expected = {
+        (f"key-{n}", minute): (60, 60)
+        for n in range(town.shards)
+        for minute in range(seconds // 60)
+    }
+    await until(lambda: len(town.windows()) >= len(expected))
+    assert town.windows() == expected
+    for life in lives:
+        await life.stop()
+    assert owners(town) == {None}
+    assert town.content.workers == {}
+
+
+def test_a_worker_that_leaves_hands_over_and_one_that_dies_is_followed() -> None:
+    async def main() -> None:
+        town = Town(shards=4)
+        first, second = town.start(), town.start()
+        sending = asyncio.create_task(send(town, 120))
+        await until(lambda: held(first, second) == [2, 2])
+        third = town.start()
+        await until(lambda: sorted(held(first, second, third)) == [1, 1, 2])
+        await first.stop()
+        await until(lambda: held(second, third) == [2, 2])
+        await second.kill()
+        await until(lambda: held(third) == [4], within_s=15)
+        await sending
+        await settle(town, 120, third)
+
+    run(main())
+
+
+def test_an_outage_of_the_table_is_nobodys_death() -> None:
+    """For a minute no call gets through; then all go on under their ids and epochs."""
+
+    async def main() -> None:
+        town = Town(shards=2)
+        first, second = town.start(), town.start()
+        sending = asyncio.create_task(send(town, 180))
+        await until(lambda: held(first, second) == [1, 1])
+        epochs = [row.epoch for row in town.content.shards.values()]
+        ids = set(town.content.workers)
+
+        async def out(operation: str, side: Side) -> None:
+            raise Outage("dynamodb", operation, "refused")
+
+        town.gate = out
+        await until(lambda: not (first.worker.is_alive or second.worker.is_alive), within_s=8)
+        await asyncio.sleep(60)
+        assert (first.worker.stuck(), second.worker.stuck()) == ([], [])
+        town.gate = None
+        await until(lambda: first.worker.is_alive and second.worker.is_alive, within_s=5)
+        await sending
+        assert [row.epoch for row in town.content.shards.values()] == epochs
+        assert set(town.content.workers) == ids
+        await settle(town, 180, first, second)
+
+    run(main())
+
+
+def test_a_worker_cut_off_from_the_table_stops_its_effects_before_others_take_over() -> None:
+    """Its calls hang; the other one follows it, and nothing is put twice under other contents."""
+
+    async def main() -> None:
+        town, is_cut = Town(shards=2), False
+
+        async def gate(operation: str, side: Side) -> None:
+            await asyncio.sleep(1e6 if is_cut else 0.001)
+
+        cut_off, other = town.start(gate=gate), town.start()
+        sending = asyncio.create_task(send(town, 180))
+        await until(lambda: held(cut_off, other) == [1, 1])
+        old_id = cut_off.worker.worker_id
+        await asyncio.sleep(20)
+        is_cut, steps = True, cut_off.steps.steps
+        cut_at = town.clock.monotonic()
+        await until(lambda: held(other) == [2], within_s=15)
+        claimed_at = town.clock.monotonic()
+        assert claimed_at - cut_at > 8, "validity comes before the TTL"
+        done = len(steps)
+        await asyncio.sleep(5)
+        assert len(steps) == done, "a step's effects are behind the fence"
+        is_cut = False
+        await until(lambda: held(cut_off, other) == [1, 1], within_s=30)
+        assert cut_off.worker.worker_id != old_id
+        await sending
+        await settle(town, 180, cut_off, other)
+
+    run(main())
+
+
+def test_told_to_stop_while_the_table_is_out_at_the_start_it_ends() -> None:
+    async def main() -> None:
+        async def out(operation: str, side: Side) -> None:
+            raise Outage("dynamodb", operation, "refused")
+
+        town = Town(gate=out)
+        life = town.start()
+        await asyncio.sleep(10)
+        assert not life.worker.is_alive
+        async with asyncio.timeout(30):
+            await life.stop()
+
+    run(main())
+
+
+# ---- what is stuck ------------------------------------------------------------------------------
+
+
+class Hanging:
+    """A source whose readers never answer; `says` is told to the pulse every ten seconds."""
+
+    def __init__(self, town: Town) -> None:
+        self._source = town.source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def open(self, shard_id: str, position: Any) -> Any:
+        reader = self._source.open(shard_id, position)
+
+        async def read() -> Page:
+            await asyncio.Event().wait()
+            raise AssertionError("never")
+
+        reader.read = read
+        return reader
+
+
+def test_a_reader_that_neither_answers_nor_fails_is_stuck_and_one_that_fails_is_not() -> None:
+    async def main() -> None:
+        town = Town()
+        life = town.start(source=Hanging(town))
+        await until(lambda: held(life) == [1])
+        for _ in range(30):
+            await asyncio.sleep(10)
+            life.pulse.on_error(SHARD, "connection", "refused")
+            assert life.worker.stuck() == []
+        await asyncio.sleep(STUCK_AFTER_S - 1)
+        assert life.worker.stuck() == []
+        await asyncio.sleep(2)
+        assert life.worker.stuck() == [f"{SHARD} has been reading for 121 s"]
+        await life.stop()
+        assert life.worker.stuck() == []
+
+    run(main())
+
+
+def test_a_shard_that_gets_on_is_never_stuck() -> None:
+    async def main() -> None:
+        town = Town()
+        life = town.start()
+        await until(lambda: held(life) == [1])
+        await asyncio.sleep(10 * STUCK_AFTER_S)
+        assert life.worker.stuck() == []
+        await life.stop()
+
+    run(main())
