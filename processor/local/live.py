@@ -15,8 +15,8 @@ from processor.local.view import ALARMS_SHOWN, REFRESH_PER_S, Progress, when
 class LiveView:
     """One table that is drawn anew; what is said scrolls by above it."""
 
-    def __init__(self) -> None:
-        self._live = Live(console=Console(stderr=True), refresh_per_second=REFRESH_PER_S)
+    def __init__(self, console: Console | None = None) -> None:
+        self._live = Live(console=console or Console(stderr=True), refresh_per_second=REFRESH_PER_S)
 
     def __enter__(self) -> Self:
         self._live.start()
