@@ -53,7 +53,9 @@ class Fields:
             else:
                 self.paths[path] = here
                 members.append((attribute, node | None | msgspec.UnsetType, ABSENT))
-        return msgspec.defstruct(f"Row_{'_'.join(attributes)}", members, frozen=True, rename=names)
+        # Rows are in no cycle, and a page of them would only make the collector run.
+        name = f"Row_{'_'.join(attributes)}"
+        return msgspec.defstruct(name, members, frozen=True, gc=False, rename=names)
 
     def column(self, rows: Sequence[Any], path: str) -> list[Any]:
         """One field of all rows; ABSENT or None where it, or an object around it, is missing."""

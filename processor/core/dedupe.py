@@ -87,7 +87,9 @@ class Dedupe:
         if len(ids) > room:
             suspects[:] = True  # first come, first in
         fresh = np.flatnonzero(enters & ~suspects)
-        duplicate = self._judge(np.flatnonzero(suspects), ids, times, watermarks, enters)
+        duplicate = suspects
+        if suspects.any():
+            duplicate = self._judge(np.flatnonzero(suspects), ids, times, watermarks, enters)
         self._seen.add(ids[fresh], times[fresh])
         return duplicate
 

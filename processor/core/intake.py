@@ -53,6 +53,7 @@ class Batch:
         self.partition_keys = _where(page.partition_keys, good)
         self.valid: Bools = np.ones(len(self.index), dtype=np.bool_)
         self.rejects = {i: Reject(i, fault.reason, fault.detail) for i, fault in faults.items()}
+        self._payload_max = max(map(len, page.payloads), default=0)
         self._fields = fields
         self._rows = _where(rows, good)
         self._values: dict[str, list[Any]] = {}
@@ -98,12 +99,18 @@ class Batch:
     def need_keys(self, path: str, wanted: Bools) -> None:
         """Reject wanted records without a usable key at `path`."""
         values = self.column(path)
-        if set(map(type, values)) <= {str} and max(map(len, values), default=0) <= KEY_CHARS_MAX:
+        if set(map(type, values)) <= {str} and self._are_short(values):
             return
         for i in np.flatnonzero(wanted).tolist():
             fault = key_fault(values[i])
             if fault:
                 self.reject(i, fault.reason, f"{path}: {fault.detail}")
+
+    def _are_short(self, texts: Sequence[str]) -> bool:
+        """None is longer than a key may be; of a page of small payloads, none can be."""
+        return (
+            self._payload_max <= KEY_CHARS_MAX or max(map(len, texts), default=0) <= KEY_CHARS_MAX
+        )
 
     def text(self, path: str | None, i: int) -> str | None:
         """Record i's short text or integer at `path`, as text; None where there is none."""

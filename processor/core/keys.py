@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import starmap
-from operator import eq
 from typing import Any
 
 import numpy as np
@@ -59,10 +57,10 @@ class KeyTable:
         """
         raws: list[Raw] = list(values[0]) if len(values) == 1 else list(zip(*values, strict=True))
         self._mark_homeless(raws, values, partition_keys)
-        try:
-            found = list(map(self._index.__getitem__, raws))
-        except KeyError:
-            found = list(starmap(self._find, zip(raws, partition_keys, strict=True)))
+        found = list(map(self._index.get, raws))
+        if None in found:
+            pairs = zip(found, raws, partition_keys, strict=True)
+            found = [self._find(r, p) if index is None else index for index, r, p in pairs]
         return np.array(found, dtype=np.intp)
 
     def names(self) -> list[tuple[list[str | int], str | None]]:
@@ -90,7 +88,7 @@ class KeyTable:
             raws[:] = [(_HOMELESS, raw) for raw in raws]
             return
         home = values[self._home_at]
-        if all(map(eq, home, partition_keys)):
+        if home == partition_keys:
             return
         for i, (value, partition_key) in enumerate(zip(home, partition_keys, strict=True)):
             if str(value) != partition_key:

@@ -215,14 +215,21 @@ class Packing:
                 break
             indices.append(heappop(heap))
             room -= self._sizes[indices[-1]]
-            if self.limits.together:
-                follower = self._pull(self._groups[indices[-1]])
-                if follower is not None:
-                    heappush(followers, follower)
+            follower = self._follower(indices)
+            if follower is not None:
+                heappush(followers, follower)
         for index in followers:  # no room: back behind those that go
             self._behind.setdefault(self._groups[index], []).append(index)
             self._out[self._groups[index]] -= 1
         return tuple(indices)
+
+    def _follower(self, indices: list[int]) -> int | None:
+        """The next of the last one's group, if nothing of the group is outside of the request."""
+        group = self._groups[indices[-1]]
+        inside = sum(self._groups[index] == group for index in indices)
+        if not self.limits.together or self._out[group] > inside:
+            return None
+        return self._pull(group)
 
     def _land(self, request: Request) -> None:
         assert self._flying.pop(request.id, None) is not None, f"{request} is not in flight"

@@ -7,6 +7,7 @@ as RequestFailed: so is a body that was cut.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -81,6 +82,12 @@ class _SummaryAnswer(msgspec.Struct, rename="pascal"):
 _records_answers = msgspec.json.Decoder(RecordsAnswer)
 _T = TypeVar("_T")
 
+# Half the cost of a comprehension, and four of them are a third of reading.
+_ARRIVAL = attrgetter("approximate_arrival_timestamp")
+_DATA = attrgetter("data")
+_SEQUENCE_NUMBER = attrgetter("sequence_number")
+_PARTITION_KEY = attrgetter("partition_key")
+
 
 class KinesisApi:
     """The calls for one stream, given by name or ARN (which other accounts' streams need)."""
@@ -142,11 +149,14 @@ def page_of(answer: RecordsAnswer, date_ms: int, children: tuple[Shard, ...] | N
     records = answer.records
     assert records is not None
     assert answer.millis_behind_latest is not None
-    arrivals_s = np.array([record.approximate_arrival_timestamp for record in records], np.float64)
+    arrivals_s = np.array(list(map(_ARRIVAL, records)), np.float64)
+    partition_keys = list(map(_PARTITION_KEY, records))
+    if None in partition_keys:
+        partition_keys = [key or "" for key in partition_keys]
     return Page(
-        payloads=[record.data for record in records],
-        sequence_numbers=[record.sequence_number for record in records],
-        partition_keys=[record.partition_key or "" for record in records],
+        payloads=list(map(_DATA, records)),
+        sequence_numbers=list(map(_SEQUENCE_NUMBER, records)),
+        partition_keys=partition_keys,
         arrivals_ms=np.rint(arrivals_s * 1000).astype(np.int64),
         millis_behind=answer.millis_behind_latest,
         date_ms=date_ms,
