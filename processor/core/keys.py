@@ -17,6 +17,7 @@ import orjson
 from msgspec import Struct
 
 from processor.core.events import Key
+from processor.core.interning import Interner
 from processor.model import Rows, Shard
 
 OTHER = "__other__"
@@ -42,6 +43,8 @@ class KeyTable:
         self._max = max_
         self._index: dict[Raw, int] = {}
         self._other: int | None = None
+        self._known = Interner(len(fields))
+        self._remembered = 0
         self.groups: list[Group] = []
 
     def __len__(self) -> int:
@@ -55,13 +58,34 @@ class KeyTable:
 
         `values`: a column a field, each of length n, of texts and integers.
         """
+        if self._home_at is not None and values[self._home_at] == partition_keys:
+            return self._at_home(values, partition_keys)
         raws: list[Raw] = list(values[0]) if len(values) == 1 else list(zip(*values, strict=True))
         self._mark_homeless(raws, values, partition_keys)
-        found = list(map(self._index.get, raws))
-        if None in found:
-            pairs = zip(found, raws, partition_keys, strict=True)
-            found = [self._find(r, p) if index is None else index for index, r, p in pairs]
+        found = list(map(self._find, raws, partition_keys))
+        self._remember()
         return np.array(found, dtype=np.intp)
+
+    def _at_home(self, values: Sequence[Sequence[Any]], partition_keys: Sequence[str]) -> Rows:
+        """The usual case: the PartitionKey of every record is the key field."""
+        found = self._known.get(values)
+        unknown = np.flatnonzero(found < 0)
+        if len(unknown):
+            for i in unknown.tolist():
+                row = tuple(column[i] for column in values)
+                found[i] = self._find(row if len(row) > 1 else row[0], partition_keys[i])
+            self._remember()
+        return found
+
+    def _remember(self) -> None:
+        """Make new groups that are at home known to the fast way."""
+        new = range(self._remembered, len(self.groups))
+        self._remembered = len(self.groups)
+        homes = [i for i in new if self.groups[i].part is None]
+        if homes:
+            keys = [self.groups[i].key for i in homes]
+            columns = [[value for _, value in field] for field in zip(*keys, strict=True)]
+            self._known.add(columns, np.array(homes))
 
     def names(self) -> list[tuple[list[str | int], str | None]]:
         """What a snapshot keeps."""
@@ -76,6 +100,7 @@ class KeyTable:
             else:
                 raw = values[0] if len(values) == 1 else tuple(values)
                 self._add(raw if part is None else (_HOMELESS, raw), raw, part)
+        self._remember()
         n_known = len(self._index) + (self._other is not None)
         if self.names() != list(names) or n_known != len(names):
             raise ValueError(f"{len(names)} keys, of which some repeat or are too many")
@@ -88,8 +113,6 @@ class KeyTable:
             raws[:] = [(_HOMELESS, raw) for raw in raws]
             return
         home = values[self._home_at]
-        if home == partition_keys:
-            return
         for i, (value, partition_key) in enumerate(zip(home, partition_keys, strict=True)):
             if str(value) != partition_key:
                 raws[i] = (_HOMELESS, raws[i])
