@@ -23,7 +23,9 @@ def is_field_path(text: str) -> bool:
 
 
 def _is_key(part: str) -> bool:
-    return part != "" and part == part.strip() and part.isprintable() and not set(part) & set("[]")
+    return (
+        part != "" and part == part.strip() and part.isprintable() and not set(part) & set('[]"\\')
+    )
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

@@ -37,11 +37,11 @@ def cut(page: Page, marks: list[Mark]) -> Iterator[Page | Mark]:
         if stop is None:
             break
         if stop > at:
-            yield _slice(page, at, stop)
+            yield part(page, at, stop)
             at = stop
         yield marks.pop(0)
     if at < len(page) or not len(page):
-        yield _slice(page, at, len(page))
+        yield part(page, at, len(page))
 
 
 def _count_until(page: Page, position: Position) -> int | None:
@@ -54,8 +54,9 @@ def _count_until(page: Page, position: Position) -> int | None:
     return sum(int(number) <= target for number in page.sequence_numbers)
 
 
-def _slice(page: Page, start: int, stop: int) -> Page:
-    if (start, stop) == (0, len(page)):
+def part(page: Page, start: int, stop: int) -> Page:
+    """The page's records from `start` up to `stop`, or to its end."""
+    if start == 0 and stop >= len(page):
         return page
     return replace(
         page,
