@@ -116,7 +116,10 @@ def config_path(args: argparse.Namespace) -> str:
 
 
 def overrides(args: argparse.Namespace) -> list[str]:
-    return [*args.overrides_before, *getattr(args, "overrides_after", [])]
+    """What stands above the file: the image's own address, then what the command line sets."""
+    image = {"http.host": "PROCESSOR_HTTP_HOST", "http.port": "PROCESSOR_HTTP_PORT"}
+    given = [f"{key}={os.environ[name]}" for key, name in image.items() if os.environ.get(name)]
+    return [*given, *args.overrides_before, *getattr(args, "overrides_after", [])]
 
 
 def load_pipeline(args: argparse.Namespace) -> Pipeline:

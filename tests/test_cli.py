@@ -23,7 +23,7 @@ BAD = "app: shop\nsource: {strem: orders}\n"
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PROCESSOR_CONFIG", "PROCESSOR_HTTP_PORT"):
+    for name in ("PROCESSOR_CONFIG", "PROCESSOR_HTTP_HOST", "PROCESSOR_HTTP_PORT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -136,6 +136,16 @@ def test_the_report_as_json_has_every_field(
 
 
 # ---- config ---------------------------------------------------------------------------------
+
+
+def test_the_images_address_stands_above_the_file_and_below_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROCESSOR_HTTP_HOST", "0.0.0.0")
+    monkeypatch.setenv("PROCESSOR_HTTP_PORT", "1234")
+    argv = ["--output", "json", "--set", "http.port=9", "config", "show", "-c", SHOP]
+    assert cli.main(argv) == 0
+    assert json.loads(out_of(capsys))["http"] == {"host": "0.0.0.0", "port": 9}
 
 
 def test_global_options_count_before_and_after_the_verb(
