@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from processor.model import Bools, Column, Hashes, Ints, Rows
+from processor.model import Column, Hashes, Ints, Rows
 
 _ROWS_MIN = 64
 
@@ -81,7 +81,7 @@ def _fresh(spec: Column, rows: int) -> npt.NDArray[Any]:
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 6.4)
 _CELLS_MIN = 1024
-_LOAD_MAX = 0.5  # past that, linear probing's runs grow quickly
+_LOAD_MAX = 0.25  # past that, the longest walk of a batch, which all wait for, grows quickly
 _FREE = np.int64(-1)
 _GONE = np.int64(-2)
 
@@ -115,24 +115,31 @@ class SlotMap:
 
     def get(self, keys: Hashes) -> Ints:
         """The value of each key, -1 where there is none; keys may repeat."""
-        cells = self._find(keys)
-        return np.where(cells >= 0, self._values[cells], _FREE)
+        cells = self._home(keys)
+        values = self._values[cells]
+        found = (self._keys[cells] == keys) & (values >= 0)
+        if found.all():  # most are at home: the walk below is for the others
+            return values
+        result = np.where(found, values, _FREE)
+        todo = np.flatnonzero(~found & (values != _FREE))
+        self._walk(keys, cells, todo)
+        result[todo] = np.where(cells[todo] >= 0, self._values[cells[todo]], _FREE)
+        return result
 
     def add(self, keys: Hashes, values: Ints) -> None:
         """Keys that are not there yet, each once."""
         self._reserve(len(keys))
         mask = len(self._keys) - 1
         cells = self._home(keys)
-        todo = np.arange(len(keys))
+        todo: Ints = np.arange(len(keys))
         while len(todo):
             # Of several that want one free cell, the last written has it; the others walk on.
-            free = self._values[cells[todo]] == _FREE
-            winners = todo[free]
-            self._keys[cells[winners]] = keys[winners]
-            self._values[cells[winners]] = values[winners]
-            settled = np.zeros(len(todo), dtype=np.bool_)
-            settled[free] = self._keys[cells[winners]] == keys[winners]
-            todo = todo[~settled]
+            at = cells[todo]
+            free = self._values[at] == _FREE
+            winners, won = todo[free], at[free]
+            self._keys[won] = keys[winners]
+            self._values[won] = values[winners]
+            todo = todo[~(free & (self._keys[at] == keys[todo]))]
             cells[todo] = (cells[todo] + 1) & mask
         self._used += len(keys)
         self.count += len(keys)
@@ -152,39 +159,46 @@ class SlotMap:
 
     def items(self) -> tuple[Hashes, Ints]:
         """All keys and values, in order of key: no trace of history."""
-        live = self._values >= 0
-        keys, values = self._keys[live], self._values[live]
+        keys, values = self._live()
         order = np.argsort(keys)
         return keys[order], values[order]
 
-    def keep(self, wanted: Bools) -> None:
-        """Keep those of `items()` for which `wanted` is true."""
-        keys, values = self.items()
+    def keep_from(self, value_min: int) -> None:
+        """Keep the keys whose value is at least that."""
+        keys, values = self._live()
+        wanted = values >= value_min
         self._clear(_CELLS_MIN)
         self.add(keys[wanted], values[wanted])
+
+    def _live(self) -> tuple[Hashes, Ints]:
+        live = self._values >= 0
+        return self._keys[live], self._values[live]
 
     def _home(self, keys: Hashes) -> Ints:
         return ((keys * _MIX) >> self._shift).astype(np.int64)
 
     def _find(self, keys: Hashes) -> Ints:
         """Each key's cell, or -1."""
-        mask = len(self._keys) - 1
         cells = self._home(keys)
-        found = np.full(len(keys), _FREE)
-        todo = np.arange(len(keys))
+        self._walk(keys, cells, np.arange(len(keys)))
+        return cells
+
+    def _walk(self, keys: Hashes, cells: Ints, todo: Ints) -> None:
+        """From their `cells` on, lead the keys at `todo` to the cells that hold them, or to -1."""
+        mask = len(self._keys) - 1
         while len(todo):
             at = cells[todo]
             values = self._values[at]
-            hit = (values >= 0) & (self._keys[at] == keys[todo])
-            found[todo[hit]] = at[hit]
-            todo = todo[(values != _FREE) & ~hit]
+            found = (self._keys[at] == keys[todo]) & (values >= 0)
+            absent = values == _FREE
+            cells[todo[absent]] = _FREE
+            todo = todo[~(found | absent)]
             cells[todo] = (cells[todo] + 1) & mask
-        return found
 
     def _reserve(self, more: int) -> None:
         if self._used + more <= _LOAD_MAX * len(self._keys):
             return
-        keys, values = self.items()
+        keys, values = self._live()
         cells = _CELLS_MIN
         while (len(keys) + more) * 1.5 > _LOAD_MAX * cells:
             cells *= 2
