@@ -130,6 +130,8 @@ class Door:
             server.close()
         for writer in self._writers:
             writer.transport.abort()
+        for pipe in self._pipes:
+            pipe.cancel()
         if self._pipes:
             await asyncio.wait(self._pipes)
 
@@ -241,6 +243,7 @@ class World:
     """The servers that all scenes share."""
 
     aws_url: str
+    dynamodb: Any  # a client
     kinesis: KinesisServer
     http: aiohttp.ClientSession
     folder: Path
@@ -273,6 +276,8 @@ class Scene:
     extra: dict[str, str] = field(default_factory=dict)  # of the workers' environment
     now_ms: int = int(time.time() * 1000) // DAY_MS * DAY_MS - DAY_MS  # of the next tick
     records: int = 0  # all that were put, flushes and bad ones included
+    arrived: dict[str, dict[str, Any]] = field(default_factory=dict)  # details of events, by id
+    read: int = 0  # of the bodies that arrived
     events: Collector | None = None
     letters: Collector | None = None
 
@@ -293,8 +298,7 @@ class Scene:
         self.world.kinesis.create_stream(self.name, self.shards)
 
     async def _make_table(self) -> None:
-        async with aws_client("dynamodb", self.world.aws_url) as client:
-            await create_table(client, self.name)
+        await create_table(self.world.dynamodb, self.name)
 
     async def _make_bus(self) -> None:
         """It leads everything that comes from us to a queue."""
@@ -417,18 +421,15 @@ class Scene:
             sums[window] += value
         return {window: (n, sums[window]) for window, n in counts.items()}
 
-    def details(self) -> list[dict[str, Any]]:
-        """Every derived event that arrived, repeats too."""
-        assert self.events is not None
-        return [orjson.loads(body)["detail"] for body in self.events.bodies]
-
     def by_id(self) -> dict[str, dict[str, Any]]:
         """What arrived; an AssertionError if one id ever came with another content."""
-        found: dict[str, dict[str, Any]] = {}
-        for detail in self.details():
-            known = found.setdefault(detail["id"], detail)
+        assert self.events is not None
+        fresh, self.read = self.events.bodies[self.read :], len(self.events.bodies)
+        for body in fresh:
+            detail = orjson.loads(body)["detail"]
+            known = self.arrived.setdefault(detail["id"], detail)
             assert known == detail, f"{known} and {detail}"
-        return found
+        return self.arrived
 
     def results(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Like `expected`; an AssertionError if two ids speak of one window."""
@@ -448,7 +449,7 @@ class Scene:
         """Close every window; then what arrived is what was sent: nothing lost, nothing doubled."""
         self.flush()
         expected = self.expected()
-        await eventually(lambda: len(self.results()) >= len(expected), within_s, self._progress)
+        await eventually(lambda: len(self.by_id()) >= len(expected), within_s, self._progress)
         assert self.results() == expected
         await eventually(self._is_counted, within_s, self._progress)
 
@@ -474,10 +475,9 @@ class Scene:
         """What the lease table holds."""
         kinesis = self.world.kinesis
         created_ms = kinesis.model.stream(self.name, kinesis.now_ms()).created_ms
-        async with aws_client("dynamodb", self.world.aws_url) as client:
-            table = DynamoTable(client, self.name)
-            shards = await table.read_shards(StreamKey(self.name, created_ms))
-            workers = await table.read_workers()
+        table = DynamoTable(self.world.dynamodb, self.name)
+        shards = await table.read_shards(StreamKey(self.name, created_ms))
+        workers = await table.read_workers()
         return {row.id: row for row in shards}, {row.id: row for row in workers}
 
     async def epochs(self) -> dict[str, int]:
@@ -501,9 +501,11 @@ async def running_world(
     """The world; what was started in it ends with it."""
     async with AsyncExitStack() as stack:
         kinesis = await stack.enter_async_context(KinesisServer(limits or Limits.without_rates()))
-        connector = aiohttp.TCPConnector(limit=0)
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        yield World(aws_url, kinesis, http, folder, stack)
+        connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=60)
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        http = await stack.enter_async_context(session)
+        dynamodb = await stack.enter_async_context(aws_client("dynamodb", aws_url))
+        yield World(aws_url, dynamodb, kinesis, http, folder, stack)
 
 
 async def balanced(workers: Sequence[Worker], *counts: int, within_s: float = 30.0) -> None:

@@ -37,7 +37,7 @@ async def under_load(world: World, name: str, service: str, how: str, workers: i
     await balanced(started, *[2 // workers] * workers)
     done = asyncio.Event()
     loading = asyncio.create_task(scene.load_until(done, ticks_per_s=50))
-    await eventually(lambda: scene.results(), what=lambda: started)
+    await eventually(scene.by_id, what=lambda: started)
     epochs = await scene.epochs()
     await outage(door, how, started)
     done.set()
@@ -131,7 +131,7 @@ async def all_stopped(folder: Path) -> None:
 
 
 async def ended_while_the_bus_is_down(world: World) -> None:
-    """It gives up after its drain time; who comes next puts what it could not."""
+    """For this worker: it gives up after its drain time, and the next one puts the rest."""
     scene = await world.scene("end-bus", shards=2)
     door = await scene.door("EVENTBRIDGE")
     first = await (await scene.start_worker()).ready()
@@ -139,27 +139,30 @@ async def ended_while_the_bus_is_down(world: World) -> None:
     door.hang()
     scene.put(200)
     await eventually(lambda: first.lines("put_failed"), what=lambda: first)
-    assert await first.stop() == 0, first
-    rows, workers = await scene.rows()
-    assert workers == {}
-    assert {row.owner for row in rows.values()} == {None}, "released, at the last checkpoint"
-    await door.open()
-    await (await scene.start_worker()).ready()
+    ending = asyncio.create_task(first.stop())
+    scene.doors.clear()
+    second = await (await scene.start_worker()).ready()
+    assert (await first.get("/readyz"))[1].startswith("draining")
+    assert await ending == 0, first
     await scene.finish()
+    assert len(first.lines("lease_released")) == 2, "at the last checkpoint, which was none"
+    assert list((await scene.rows())[1]) == [(await second.status())["worker_id"]]
 
 
 async def ended_while_the_table_is_down(world: World) -> None:
-    """Nothing can be handed over; it ends in time all the same, and its TTL does the rest."""
+    """For this worker: it can hand over nothing, ends in time all the same, and is followed."""
     scene = await world.scene("end-table")
     door = await scene.door("DYNAMODB")
     first = await (await scene.start_worker()).ready()
     await balanced([first], 1)
     await door.refuse()
     scene.put(200)
-    assert await first.stop() == 0, first
-    await door.open()
-    await (await scene.start_worker()).ready()
+    ending = asyncio.create_task(first.stop())
+    scene.doors.clear()
+    second = await (await scene.start_worker()).ready()
     await scene.finish()
+    assert second.lines("worker_buried")
+    assert await ending == 0, first
 
 
 async def test_nothing_is_lost_or_doubled_whatever_is_out(

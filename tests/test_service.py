@@ -282,9 +282,14 @@ async def shared_and_moved(world: World) -> None:
     done.set()
     await loading
     await scene.finish()
-    rows, workers = await scene.rows()
-    assert list(workers) == [(await third.status())["worker_id"]], "the dead are buried, forgotten"
-    assert {row.owner for row in rows.values()} == set(workers)
+    third_id = (await third.status())["worker_id"]
+
+    async def is_forgotten() -> bool:
+        rows, workers = await scene.rows()
+        assert {row.owner for row in rows.values()} == {third_id}
+        return list(workers) == [third_id]
+
+    await eventually(is_forgotten, what=lambda: f"the dead one's row is still there: {third}")
 
 
 async def stopped_and_continued(world: World) -> None:

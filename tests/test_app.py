@@ -1,0 +1,119 @@
+"""How a worker is put together: adapters for all that a pipeline file may name, and what it tells.
+
+The service as a whole is in test_service.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from processor import app, config
+from processor.config.shape import SINKS
+from processor.model import Pipeline, SinkSpec, SourceSpec
+from processor.runtime.aws import open_aws
+from tests.runtime.in_memory import Town, until
+from tests.virtual_time import run
+
+SHOP = Path(__file__).parent / "pipelines" / "shop.yaml"
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    return config.load(str(SHOP), {})
+
+
+def test_the_region_is_the_one_that_is_set_else_the_streams_own(pipeline: Pipeline) -> None:
+    arn = "arn:aws:kinesis:eu-west-2:123456789012:stream/orders"
+    cases = {None: SourceSpec("orders"), "eu-west-2": SourceSpec(arn)}
+    cases |= {"sa-east-1": SourceSpec(arn, region="sa-east-1")}
+    for region, source in cases.items():
+        assert app.region_of(replace(pipeline, source=source)) == region
+
+
+def test_the_hash_of_a_pipeline_changes_with_anything_in_it(pipeline: Pipeline) -> None:
+    assert app.config_hash(pipeline) == app.config_hash(config.load(str(SHOP), {}))
+    changed = config.load(str(SHOP), {}, ["rules.orders-by-store.max_groups=7"])
+    assert app.config_hash(pipeline) != app.config_hash(changed)
+
+
+async def test_every_kind_of_sink_that_a_file_may_name_has_an_adapter(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    process = app.Process(pipeline)
+    async with open_aws("us-east-1", connections_max=1) as aws:
+        for kind in SINKS:
+            sink = await app._sink(process, aws, SinkSpec("one", kind, "json"))
+            assert callable(sink.put), kind
+
+
+# ---- what it tells ------------------------------------------------------------------------------
+
+
+def test_readiness_follows_the_workers_life(pipeline: Pipeline) -> None:
+    async def main() -> None:
+        process = app.Process(pipeline)
+        process.awaited = "the stream"
+        views = process.views()
+        assert views.readiness().reasons == ("starting: waiting for the stream",)
+        assert (views.status().worker_id, views.leases()) == ("", [])
+        town = Town()
+        life = town.start()
+        process.worker, process.state = life.worker, "running"
+        (reason,) = views.readiness().reasons
+        assert "heartbeat" in reason, "it has not joined yet"
+        await until(lambda: life.worker.shards())
+        assert views.readiness().is_well
+        assert views.status().worker_id == life.worker.worker_id
+        assert list(views.status().shards) == list(life.worker.shards())
+        process.state = "draining"
+        assert views.readiness().reasons == ("draining: the leases are being handed over",)
+        assert views.health().is_well, "draining is no illness"
+        await life.stop()
+
+    run(main())
+
+
+async def test_a_first_signal_asks_for_an_end_in_order_and_a_second_one_ends_at_once(
+    pipeline: Pipeline,
+) -> None:
+    process, stopping = app.Process(pipeline), asyncio.Event()
+    with app._signals(process, stopping):
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(5):
+            await stopping.wait()
+        assert process.state == "draining"
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "who waits no longer may kill"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+async def test_a_start_that_is_given_up_is_cancelled_whole() -> None:
+    stopping, ended = asyncio.Event(), asyncio.Event()
+
+    async def start() -> str:
+        try:
+            await asyncio.Event().wait()
+            return "started"
+        finally:
+            ended.set()
+
+    asyncio.get_running_loop().call_soon(stopping.set)
+    assert await app._unless(stopping, start()) is None
+    assert ended.is_set()
+
+
+async def test_a_start_that_fails_says_so_even_when_told_to_stop() -> None:
+    async def start() -> str:
+        raise ValueError("no")
+
+    stopping = asyncio.Event()
+    stopping.set()
+    with pytest.raises(ValueError, match="no"):
+        await app._unless(stopping, start())
