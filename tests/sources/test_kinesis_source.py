@@ -168,7 +168,8 @@ async def test_check_tries_every_call_that_reading_needs(local):
 async def test_a_missing_stream_is_told_at_the_start(local):
     complaint = (
         r"stream orders: kinesis:DescribeStreamSummary failed; make it \(aws kinesis create-stream"
-        r" --stream-name orders\), or correct its name, region or account .*ResourceNotFoundException"
+        r" --stream-name orders\), or correct its name, region or account"
+        r" .*ResourceNotFoundException"
     )
     with pytest.raises(Unavailable, match=complaint):
         await local.source("nothing").check()
