@@ -26,7 +26,8 @@ class Timing(Struct, frozen=True):
     drain_s: float = 20.0
     discovery_s: float = 30.0  # for eight workers; fewer share the same reads among them
     retry_s: float = 0.5  # after a failed call
-    backoff_s: float = 1.0  # after a failed shard task; doubles
+    backoff_s: float = 1.0  # after a shard task that ended by an error; doubles
+    doublings_max: int = 6  # so up to about a minute: what came back is not left alone for longer
     failures_max: int = 5  # in a row, then the shard is parked
 
     def __post_init__(self) -> None:

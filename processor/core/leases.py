@@ -158,7 +158,9 @@ class Machine:
         self._agenda.done(f"shard {row.id}")
         self._fleet.on_shard(row, now)
         known = self._leases.get(row.id)
-        lease = Lease(row, Stage.RUNNING, now, failures=known.failures if known else 0)
+        lease = Lease(row, Stage.RUNNING, now)
+        if known is not None:
+            lease.failures, lease.waits = known.failures, known.waits
         if row.moved:
             lease.rests_until = now + self._timing.rest_s
         self._leases[row.id] = lease
@@ -176,11 +178,11 @@ class Machine:
     # ---- facts: shard tasks
 
     def on_committed(self, row: ShardRow) -> None:
-        """The task committed; if it got on by that, earlier failures no longer count."""
+        """The task committed; if it got on by that, earlier setbacks no longer count."""
         lease = self._leases.get(row.id)
         if lease is not None and lease.row.epoch == row.epoch:
             if row.position != lease.row.position:
-                lease.failures = 0
+                lease.failures = lease.waits = 0
             lease.row = row
 
     def on_ended(self, row: ShardRow, children: Iterable[ShardRow], now: float) -> None:
@@ -206,10 +208,14 @@ class Machine:
             self._fail(lease, how, now)
 
     def _fail(self, lease: Lease, how: TaskEnd, now: float) -> None:
-        lease.failures += how != "waited"
+        if how == "waited":
+            lease.waits += 1
+        else:
+            lease.failures += 1
         is_hopeless = lease.failures >= self._timing.failures_max
         lease.stage = Stage.PARKED if is_hopeless else Stage.FAILED
-        lease.until = now + self._timing.backoff_s * (1 << max(0, lease.failures - 1))
+        doublings = min(lease.setbacks - 1, self._timing.doublings_max)
+        lease.until = now + self._timing.backoff_s * (1 << doublings)
 
     def _compare(self, lease: Lease) -> None:
         """Take over what the row as last seen says of our lease; drop it if it is not ours."""

@@ -1,7 +1,8 @@
 """The stages of a lease, from its claim to its end.
 
     RUNNING → STOPPING → STOPPED → GIVEN → gone      handed over, or the worker stops
-    RUNNING → FAILED → RUNNING (new epoch)           the task failed; after `failures_max`: PARKED
+    RUNNING → FAILED → RUNNING (new epoch)           the task failed, or waited in vain; later and
+                                                     later; after `failures_max` failures: PARKED
     RUNNING → gone                                   the shard ended
     FAILED, PARKED → STOPPED                         the worker stops
     any     → gone                                   lost
@@ -41,8 +42,14 @@ class Lease:
     until: float = 0.0  # STOPPING: cancel; GIVEN: forget; FAILED: claim anew
     rests_until: float = 0.0
     to: str | None = None
-    failures: int = 0
+    failures: int = 0  # since it last got on
+    waits: int = 0  # likewise
 
     @property
     def has_task(self) -> bool:
         return self.stage in (Stage.RUNNING, Stage.STOPPING)
+
+    @property
+    def setbacks(self) -> int:
+        """How often in a row its task ended without having got on."""
+        return self.failures + self.waits

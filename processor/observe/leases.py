@@ -83,11 +83,11 @@ class LeaseReporter:
 
     # ---- what goes wrong --------------------------------------------------------------------
 
-    def on_task_failed(self, shard_id: str, error: Exception, failures: int) -> None:
+    def on_task_failed(self, shard_id: str, error: Exception, setbacks: int) -> None:
         self._count_error("shard", error)
         self._board.log.error(
             "shard_failed",
-            message=f"failed {failures} times in a row: it goes back to its last checkpoint",
+            message=_back(setbacks),
             shard_id=shard_id,
             exc_info=error,
         )
@@ -135,3 +135,9 @@ class LeaseReporter:
 
     def _count_error(self, stage: str, error: Exception) -> None:
         self._board.metrics.add("errors_total", stage=stage, kind=type(error).__name__)
+
+
+def _back(setbacks: int) -> str:
+    """What becomes of a shard whose task ended by an error."""
+    message = "it goes back to its last checkpoint"
+    return f"{message}, {setbacks} times in a row now" if setbacks > 1 else message

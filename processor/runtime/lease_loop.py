@@ -340,7 +340,7 @@ class LeaseLoop:
         elif mine is not None and mine.stage is Stage.PARKED:
             self.observer.on_parked(lease.shard.id, error)
         else:
-            self.observer.on_task_failed(lease.shard.id, error, mine.failures if mine else 0)
+            self.observer.on_task_failed(lease.shard.id, error, mine.setbacks if mine else 0)
 
     # ---- what leases need (`lease.Keeper`)
 

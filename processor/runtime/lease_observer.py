@@ -40,8 +40,9 @@ class LeaseObserver(Protocol):
         self, shard_id: str, outcome: CheckpointOutcome, stored_bytes: int, seconds: float
     ) -> None: ...
 
-    def on_task_failed(self, shard_id: str, error: Exception, failures: int) -> None:
-        """The shard goes back to its last checkpoint; `failures` in a row so far."""
+    def on_task_failed(self, shard_id: str, error: Exception, setbacks: int) -> None:
+        """The shard goes back to its last checkpoint, for so many times in a row without getting on
+        (0 if that is left to its next owner)."""
 
     def on_parked(self, shard_id: str, error: Exception) -> None:
         """The shard stays owned and unread until a person looks at it."""

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from processor.core import commands as c
 from processor.core.leases import Machine
-from processor.core.rows import WorkerRow, claimed, fresh_row
-from processor.core.stages import Stage
-from processor.model import TRIM_HORIZON, Shard
+from processor.core.rows import Pair, WorkerRow, claimed, committed, fresh_row
+from processor.core.stages import Stage, TaskEnd
+from processor.model import TRIM_HORIZON, Position, Shard
 from tests.core.lease_world import STREAM, TIMING, World, shard_id
 
 
@@ -347,9 +347,9 @@ def test_a_stop_while_the_table_is_out_ends_all_the_same() -> None:
 # ---- shard tasks
 
 
-def failing(world: World, name: str, key: str) -> None:
+def failing(world: World, name: str, key: str, how: TaskEnd = "failed") -> None:
     machine = world.machines[name]
-    machine.on_task_end(machine.leases[key].row, "failed", world.now)
+    machine.on_task_end(machine.leases[key].row, how, world.now)
 
 
 def test_a_failed_task_starts_again_under_a_new_epoch() -> None:
@@ -379,11 +379,28 @@ def test_a_task_that_waits_for_a_service_is_never_parked() -> None:
     world = World(1)
     world.join("a")
     world.run(5)
-    machine = world.machines["a"]
-    for _ in range(8):
-        machine.on_task_end(machine.leases[shard_id(0)].row, "waited", world.now)
-        world.run(5)
-    assert machine.leases[shard_id(0)].stage is Stage.RUNNING
+    for _ in range(20):
+        failing(world, "a", shard_id(0), "waited")
+        world.run(65)
+    assert world.machines["a"].leases[shard_id(0)].stage is Stage.RUNNING
+
+
+def test_waits_and_failures_in_a_row_put_the_next_start_off_until_the_shard_gets_on() -> None:
+    world = World(1)
+    world.join("a")
+    world.run(5)
+    story: list[TaskEnd] = ["waited", "failed", *["waited"] * 6]
+    pauses: list[float] = []
+    for how in story:
+        failing(world, "a", shard_id(0), how)
+        pauses.append(world.machines["a"].leases[shard_id(0)].until - world.now)
+        world.run(65)
+    assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 64, 64])
+    row = world.machines["a"].leases[shard_id(0)].row
+    pair = Pair(Position("after", "1"), row.commit + 1)
+    world.machines["a"].on_committed(committed(row, row.pairs[-1], pair, "w"))
+    failing(world, "a", shard_id(0), "waited")
+    assert world.machines["a"].leases[shard_id(0)].until - world.now == pytest.approx(1)
 
 
 def test_a_state_that_cannot_be_read_parks_the_shard_at_once() -> None:

@@ -360,10 +360,19 @@ def test_a_failed_shard_is_told_with_its_traceback(bench: Bench) -> None:
     except AssertionError as error:
         bench.reporter.leases.on_task_failed("shard-0", error, 2)
     (line,) = bench.lines()
+    assert line["message"] == "it goes back to its last checkpoint, 2 times in a row now"
     assert line["error_kind"] == "AssertionError"
     assert "Traceback" in line["error"]
     assert "a slot was used twice" in line["error"]
     assert bench.value("errors_total", stage="shard", kind="AssertionError") == 1
+
+
+@pytest.mark.parametrize("setbacks", [0, 1])
+def test_a_shard_that_failed_once_or_is_left_to_its_next_owner_is_not_counted(
+    bench: Bench, setbacks: int
+) -> None:
+    bench.reporter.leases.on_task_failed("shard-0", Outage("SQS", "Send", "down"), setbacks)
+    assert bench.lines()[-1]["message"] == "it goes back to its last checkpoint"
 
 
 def test_a_parked_shard_keeps_its_lease_and_its_series(bench: Bench) -> None:

@@ -61,8 +61,8 @@ class Log(Unobserved):
     def on_ended(self, row: ShardRow, children: tuple[str, ...]) -> None:
         self.lines.append(f"ended {row.id[-1]}, then {' '.join(child[-1] for child in children)}")
 
-    def on_task_failed(self, shard_id: str, error: Exception, failures: int) -> None:
-        self.lines.append(f"failed {failures}: {error}")
+    def on_task_failed(self, shard_id: str, error: Exception, setbacks: int) -> None:
+        self.lines.append(f"failed {setbacks}: {error}")
 
     def on_parked(self, shard_id: str, error: Exception) -> None:
         self.lines.append(f"parked: {error}")
@@ -306,7 +306,9 @@ async def test_a_task_that_returns_unasked_has_failed() -> None:
 
 
 @pytest.mark.parametrize("error", [Outage("s", "o", "c"), Unavailable("stream", "read", "wait")])
-def test_a_service_that_is_away_is_waited_for_without_parking(error: Exception) -> None:
+def test_a_service_that_is_away_is_waited_for_ever_longer_without_parking(
+    error: Exception,
+) -> None:
     async def main() -> None:
         here = town(1)
 
@@ -314,9 +316,11 @@ def test_a_service_that_is_away_is_waited_for_without_parking(error: Exception) 
             raise error
 
         loop = here.worker(work)
-        await asyncio.sleep(100)
+        await asyncio.sleep(300)
         assert loop.leases()[0].stage in ("failed", "running")
-        assert len(here.logs[0].lines) > 10
+        told = [line for line in here.logs[0].lines if line.startswith("failed")]
+        assert told == [f"failed {n}: {error}" for n in range(1, len(told) + 1)]
+        assert len(told) == 10  # after 1, 2, 4, 8, 16, 32 s, and then each 64 s
         await here.close()
 
     run(main())
