@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from io import FileIO
 from typing import Any, TypeVar
 
 import msgspec
@@ -206,7 +207,8 @@ async def _sink(process: Process, aws: Aws, spec: SinkSpec) -> Sink:
                 options=msgspec.convert(spec.options, EventBridgeOptions),
             )
         case "stdout":
-            return StdoutSink(spec.name, sys.stdout.buffer)
+            out = FileIO(sys.stdout.fileno(), "wb", closefd=False)
+            return StdoutSink(spec.name, out)
     raise AssertionError(f"sink {spec.name}: {spec.kind} passed validation without an adapter")
 
 
