@@ -76,6 +76,16 @@ class Dedupe:
         self._seen = SlotMap()
         self._seen.add(ids, times)
 
+    def merge(self, saved: tuple[bytes, bytes]) -> None:
+        """Know another's ids too, each until the later of its times; raises as `restore`."""
+        other = Dedupe(self.horizon_ms)
+        other.restore(saved)
+        ids, times = other._seen.items()
+        known = self._seen.get(ids)
+        both = known >= 0
+        self._seen.set(ids[both], np.maximum(known, times)[both])
+        self._seen.add(ids[~both], times[~both])
+
     def _floor(self, watermark_ms: int) -> int:
         return watermark_ms // self._step_ms * self._step_ms
 

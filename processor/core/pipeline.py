@@ -1,6 +1,6 @@
 """What a shard yields: a pure function of its record sequence and its marks.
 
-    feed(page), mark(mark), end() → Step        snapshot() / restore()
+    steps(page or mark) → Step…, end() → Step        snapshot() / restore()
 
 However a sequence is cut into pages, the events are the same, to the bit: the watermark runs per
 record, a record is late or a duplicate by its position, and accumulation shows no order. A page is
@@ -10,7 +10,7 @@ come after its window's closing is late by the watermark before it, and is not c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Annotated
 
@@ -44,6 +44,10 @@ SNAPSHOT_VERSION = 1
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000
 _NO_WATERMARK = -(2**62)
+# A step ends after about 50 ms of closing: half a microsecond a key that detectors judge, 20 an
+# event. One window of one rule is never cut.
+TURN_WORK = 100_000
+EVENT_WORK = 40
 
 
 class Totals(Struct):
@@ -109,10 +113,29 @@ class ShardPipeline:
     # ---- the three inputs -------------------------------------------------------------------
 
     def feed(self, page: Page) -> Step:
-        """Take a page of records."""
+        """Take a page of records, in one step."""
+        return _joined(self.steps(page))
+
+    def mark(self, mark: Mark) -> Step:
+        """Apply a committed mark, in one step."""
+        return _joined(self.steps(mark))
+
+    def steps(self, item: Page | Mark) -> Iterator[Step]:
+        """The same in steps of bounded work, so that others get their turn in between.
+
+        To be taken to the end: only then is the state whole again, and `position` moved.
+        """
+        if isinstance(item, Page):
+            return self._count(item)
+        nothing = np.zeros(0, dtype=np.int64)
+        watermark_ms = max(self._watermark_ms, item.watermark_ms)
+        return self._advance(watermark_ms, nothing, nothing, [], Counts())
+
+    def _count(self, page: Page) -> Iterator[Step]:
         counts = Counts(records=len(page), payload_bytes=sum(map(len, page.payloads)))
         if not len(page):
-            return Step([], [], counts)
+            yield Step([], [], counts)
+            return
         event = self.plan.pipeline.event
         batch = intake.read(page, self.plan.codec, self.plan.fields)
         times = intake.times_ms(batch, event)
@@ -121,20 +144,9 @@ class ShardPipeline:
         before, after = self._watermarks(batch, times)
         self._take(batch, times, ids, wanted, before, counts)
         letters = self._dead_letters(batch, counts)
+        watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
+        yield from self._advance(watermark_ms, after, batch.arrivals_ms, letters, counts)
         self.position = Position("after", page.sequence_numbers[-1])
-        return self._advance(
-            int(after[-1]) if len(after) else self._watermark_ms,
-            after,
-            batch.arrivals_ms,
-            letters,
-            counts,
-        )
-
-    def mark(self, mark: Mark) -> Step:
-        """Apply a committed mark."""
-        watermark_ms = max(self._watermark_ms, mark.watermark_ms)
-        nothing = np.zeros(0, dtype=np.int64)
-        return self._advance(watermark_ms, nothing, nothing, [], Counts())
 
     def end(self) -> Step:
         """The shard is at its end: what is open closes as this shard's part."""
@@ -175,6 +187,16 @@ class ShardPipeline:
                     rule.restore(saved.rules[rule.plan.version])
         except ValueError as error:  # bytes that don't fit their columns
             raise StateUnreadable(self.shard.id, str(error)) from error
+
+    def inherit(self, states: Sequence[bytes]) -> None:
+        """Begin where the parents ended: behind their watermark everything has been told, and the
+        ids of their events are known. Into a fresh pipeline; raises StateUnreadable."""
+        for saved in map(self._decode, states):
+            self._watermark_ms = max(self._watermark_ms, saved.watermark_ms)
+            try:
+                self._seen.merge(saved.seen)
+            except ValueError as error:
+                raise StateUnreadable(self.shard.id, str(error)) from error
 
     def _decode(self, state: bytes) -> Snapshot:
         try:
@@ -242,9 +264,9 @@ class ShardPipeline:
         counts.unmatched = int((~matched & fresh).sum())
         for rule, mask, tardy in zip(self._rules, wanted, late, strict=True):
             counts.late_by_rule[rule.plan.spec.name] = int((tardy & fresh).sum())
-            self._count(rule, batch, times, mask & ~tardy & fresh)
+            self._add(rule, batch, times, mask & ~tardy & fresh)
 
-    def _count(self, rule: Rule, batch: intake.Batch, times: Ints, taken: Bools) -> None:
+    def _add(self, rule: Rule, batch: intake.Batch, times: Ints, taken: Bools) -> None:
         rows = np.flatnonzero(taken)
         if not len(rows):
             return
@@ -295,21 +317,35 @@ class ShardPipeline:
         arrivals_ms: Ints,
         letters: list[DeadLetter],
         counts: Counts,
-    ) -> Step:
+    ) -> Iterator[Step]:
         """Move the watermark; close what it passes, in order of (record, rule, end, key)."""
-        placed: list[tuple[int, int, Output]] = []
-        open_before = self.windows_open
-        for i, rule in enumerate(self._rules):
-            for output in rule.advance(watermark_ms):
-                record = int(np.searchsorted(watermarks, output.end_ms))
-                placed.append((record, i, output))
-        placed.sort(key=lambda at: (at[0], at[1], at[2].end_ms, at[2].text))
+        due = sorted(
+            (int(np.searchsorted(watermarks, end_ms)), i, end_ms)
+            for i, rule in enumerate(self._rules)
+            for end_ms in rule.due_ends(watermark_ms)
+        )
+        open_before, work = self.windows_open, 0
+        closed: list[DerivedEvent] = []
+        for record, i, end_ms in due:
+            outputs = self._rules[i].close(end_ms)
+            closed += (_arrived(output.event, record, arrivals_ms) for output in outputs)
+            _count_alarms(counts, outputs)
+            work += len(self._rules[i].keys) + EVENT_WORK * len(outputs)
+            if work > TURN_WORK:
+                yield Step(closed, [], Counts())
+                closed, work = [], 0
         self._watermark_ms = watermark_ms
         self._seen.sweep(watermark_ms)
         counts.windows_closed = open_before - self.windows_open
-        _count_alarms(counts, [output for _, _, output in placed])
         self.totals.add(counts)
-        return Step([_arrived(o.event, r, arrivals_ms) for r, _, o in placed], letters, counts)
+        yield Step(closed, letters, counts)
+
+
+def _joined(steps: Iterator[Step]) -> Step:
+    """All steps as one; the last one's counts are those of all."""
+    *before, last = steps
+    events = [event for step in (*before, last) for event in step.events]
+    return Step(events, last.dead_letters, last.counts)
 
 
 def _any(masks: list[Bools], n: int) -> Bools:

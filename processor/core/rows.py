@@ -163,8 +163,18 @@ def committed(row: ShardRow, base: Pair, new: Pair, write_id: str) -> ShardRow:
     the older pair is past them.
     """
     assert new.commit == row.commit + 1, f"commit {new.commit} after {row.commit}"
-    marks = tuple(mark for mark in row.marks if mark.commit > base.commit)
+    marks = tuple(entry for entry in row.marks if is_ahead(entry, base))
     return replace(row, commit=new.commit, write_id=write_id, pairs=(base, new), marks=marks)
+
+
+def is_ahead(entry: CommittedMark, pair: Pair) -> bool:
+    """Whether a replay from `pair` meets the mark.
+
+    Not by the numbers alone: an owner who replays may commit on its way to a mark made before. At
+    the pair's own position they decide, for a mark is applied there before anything is committed.
+    """
+    place, start = position_order(entry.mark.position), position_order(pair.position)
+    return place > start or (place == start and entry.commit > pair.commit)
 
 
 def marked(row: ShardRow, mark: Mark, write_id: str) -> ShardRow:

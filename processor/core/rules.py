@@ -112,26 +112,28 @@ class Rule:
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether that watermark closes a window or gives a detector one to judge."""
-        return next(iter(self._due_ends(watermark_ms)), None) is not None
+        return bool(self.due_ends(watermark_ms))
 
-    def advance(self, watermark_ms: int) -> list[Output]:
-        """Close what is due, in order of window end; within one, in order of key."""
-        outputs: list[Output] = []
-        for end_ms in self._due_ends(watermark_ms):
-            closed = self.windows.close(end_ms)
-            outputs += self._window_outputs(end_ms, closed, None)
-            if self.plan.spec.detect:
-                outputs += self._judge(end_ms, closed)
-        return outputs
+    def close(self, end_ms: int) -> list[Output]:
+        """Close the window that ends there, one of `due_ends` in their order; in order of key."""
+        closed = self.windows.close(end_ms)
+        outputs = self._window_outputs(end_ms, closed, None)
+        if self.plan.spec.detect:
+            outputs += self._judge(end_ms, closed)
+        return sorted(outputs, key=lambda output: output.text)
 
     def finish(self, shard_id: str) -> list[Output]:
         """The shard is at its end: what is open closes as this shard's part of its window.
 
-        Records of the same window that a child gets count there, under the id without `part`.
+        Records of the same window that a child gets count there, under the id without `part`. A
+        key without a home has its shard as its part anyway, and no child will ever have it.
         """
         outputs: list[Output] = []
         for end_ms in self.windows.ends_ms():
-            outputs += self._window_outputs(end_ms, self.windows.close(end_ms), shard_id)
+            closed = self.windows.close(end_ms)
+            outputs += sorted(
+                self._window_outputs(end_ms, closed, f"{shard_id}/end"), key=lambda o: o.text
+            )
         return outputs
 
     def snapshot(self) -> Saved:
@@ -156,7 +158,7 @@ class Rule:
     def _size_ms(self) -> int:
         return self.windows.window.size_ms
 
-    def _due_ends(self, watermark_ms: int) -> list[int]:
+    def due_ends(self, watermark_ms: int) -> list[int]:
         """Ends at or before the watermark: of open windows, and of empty ones to be judged."""
         due = [end for end in self.windows.ends_ms() if end <= watermark_ms]
         if not self.plan.spec.detect:
@@ -192,8 +194,8 @@ class Rule:
         if not alarms:
             return []
         place = {key: i for i, key in enumerate(closed.keys.tolist())}
-        outputs = [self._anomaly_output(end_ms, closed, place, alarm) for alarm in alarms]
-        return sorted((o for o in outputs if o is not None), key=lambda o: o.text)
+        outputs = (self._anomaly_output(end_ms, closed, place, alarm) for alarm in alarms)
+        return [output for output in outputs if output is not None]
 
     def _window_outputs(self, end_ms: int, closed: Closed, part: str | None) -> list[Output]:
         sink = self.plan.spec.emit_windows
@@ -208,7 +210,7 @@ class Rule:
             window = self._window(end_ms, key, values, count, closed.samples[i], part)
             event = events.window_event(self._identity, window, sink=sink)
             outputs.append(self._output(end_ms, key, event, None))
-        return sorted(outputs, key=lambda output: output.text)
+        return outputs
 
     def _anomaly_output(
         self, end_ms: int, closed: Closed, place: Mapping[int, int], alarm: Alarm
@@ -246,7 +248,7 @@ class Rule:
             key=group.key,
             values=values,
             count=count,
-            part=part or group.part,
+            part=group.part or part,
             correlation_ids=() if correlation_id is None else (correlation_id,),
             traceparent=traceparent,
         )

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from processor.core.rows import Pair, ShardRow, committed, ended, marked, unreferenced
+from processor.core.rows import Pair, ShardRow, committed, ended, is_ahead, marked, unreferenced
 from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import Mark, Position, Shard
 from processor.ports import Clock, LeaseTable, Written
@@ -38,6 +38,7 @@ class Restored(NamedTuple):
     position: Position
     state: bytes | None
     marks: tuple[Mark, ...]
+    inherited: tuple[bytes, ...] = ()  # the last states of the parents, for a fresh shard
 
 
 class Keeper(Protocol):
@@ -86,6 +87,11 @@ class Lease:
         state = "open" if self._is_open else "closed"
         return f"<Lease {self.shard.id} epoch {self.epoch} at {self.row.position} {state}>"
 
+    @property
+    def marks_kept(self) -> int:
+        """How many marks the row holds; they go with the second commit after them."""
+        return len(self.row.marks)
+
     # ---- validity
 
     def valid_for_s(self) -> float:
@@ -127,8 +133,9 @@ class Lease:
                 self._keeper.observer.on_fallback(self.shard.id, reason)
                 continue
             self._base = pair
-            marks = tuple(entry.mark for entry in self.row.marks if entry.commit > pair.commit)
-            return Restored(pair.position, state, marks)
+            marks = tuple(entry.mark for entry in self.row.marks if is_ahead(entry, pair))
+            inherited = await self._inherited() if state is None else ()
+            return Restored(pair.position, state, marks, inherited)
         raise StateUnreadable(self.shard.id, reason)
 
     async def checkpoint(
@@ -235,6 +242,17 @@ class Lease:
 
     async def _child_rows(self, children: tuple[Shard, ...]) -> list[ShardRow]:
         return await self._keeper.child_rows(self.row, children)
+
+    async def _inherited(self) -> tuple[bytes, ...]:
+        """What the parents ended with; of one that was gone at the application's start, nothing."""
+        states = []
+        for parent in self.shard.parents:
+            read = functools.partial(self._keeper.table.read_shard, self.row.stream, parent)
+            row = await self._retry("read a parent's row", read)
+            state = await self._state_of(row.pairs[-1]) if row and row.ended else None
+            if state is not None:
+                states.append(state)
+        return tuple(states)
 
     async def _state_of(self, pair: Pair) -> bytes | None:
         ref = pair.state

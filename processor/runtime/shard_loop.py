@@ -12,7 +12,7 @@ clock forces (an idle shard's watermark) is committed as a mark before it is app
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
@@ -21,6 +21,8 @@ from processor.core import pages
 from processor.core.pipeline import ShardPipeline, Totals
 from processor.core.plan import Plan
 from processor.core.progress import Idle
+from processor.core.rows import MARKS_MAX
+from processor.core.rows import MARKS_MAX
 from processor.errors import StateUnreadable
 from processor.model import (
     END,
@@ -71,6 +73,12 @@ _WAITS = ("restoring", "publishing", "checkpointing")
 # Slices can't show in results. 1,000 records take some 2 ms, and are the cheapest a record.
 SLICE_MAX = 1_000
 TURN_S = 0.05
+# Long before a row is full of marks: two checkpoints let them go.
+MARKS_KEPT_MAX = MARKS_MAX // 2
+# A snapshot is some ten times as long compressed on the loop as it is made: at 220 times its own
+# time, state costs at most 5 % of a core. Five minutes are a long way to repeat after a crash.
+STRETCH = 220
+CHECKPOINT_S_MAX = 300.0
 
 
 class ShardLoop:
@@ -86,6 +94,7 @@ class ShardLoop:
         self._slice = SLICE_MAX
         self._is_dirty = False
         self._checkpoint_at = 0.0
+        self._snapshot_s = 0.0
         self._caught_up_at_ms: int | None = None
         self._lag_ms: int | None = None
         self._do("restoring")
@@ -135,15 +144,21 @@ class ShardLoop:
             self._road.observer.on_state_refused(self._lease.shard.id, error)
             self._pipeline = self._fresh()
             self._begin(await self._lease.load(older=True))
-        while self._marks and self._marks[0].position == self._position:
-            await self._put(self._pipeline.mark(self._marks.pop(0)), self._road.clock.monotonic())
+        while self._is_at_a_mark():
+            await self._work(self._marks.pop(0), self._road.clock.monotonic())
         self._schedule_checkpoint()
+
+    def _is_at_a_mark(self) -> bool:
+        """Whether the next thing to do is to apply a mark."""
+        return bool(self._marks) and self._marks[0].position == self._position
 
     def _begin(self, restored: Restored) -> None:
         self._position = restored.position
         self._marks = pages.pending(restored.marks, restored.position)
         if restored.state is not None:
             self._pipeline.restore(restored.state, restored.position)
+        else:
+            self._pipeline.inherit(restored.inherited)
 
     def _fresh(self) -> ShardPipeline:
         return ShardPipeline(self._road.plan, self._lease.shard, self._lease.incarnation)
@@ -168,7 +183,7 @@ class ShardLoop:
         taken_at = self._road.clock.monotonic()
         for item in pages.cut(page, self._marks):
             if isinstance(item, Mark):
-                await self._put(self._pipeline.mark(item), taken_at)
+                await self._work(item, taken_at)
                 continue
             at = 0
             while at < len(item):
@@ -176,22 +191,30 @@ class ShardLoop:
                     return False
                 part = pages.part(item, at, at + self._slice)
                 at += len(part)
-                await self._put(self._count(part), taken_at)
-                await self._checkpoint_if_due()
+                await self._work(part, taken_at)
+                if not self._is_at_a_mark():  # a commit there would say that it is applied
+                    await self._checkpoint_if_due()
         self._note(page)
         return True
 
-    def _count(self, part: Page) -> Step:
-        """Feed a slice; the next one is smaller or larger by how long it took."""
+    async def _work(self, item: Page | Mark, taken_at: float) -> None:
+        """Feed a slice or a mark, and hand out each step before the next is worked out."""
+        steps = self._pipeline.steps(item)
+        while (step := self._next(steps)) is not None:
+            await self._put(step, taken_at)
+            await self._road.clock.sleep(0)  # others' turn, also where there was nothing to put
+        self._position = self._pipeline.position or self._position
+        self._is_dirty = True
+
+    def _next(self, steps: Iterator[Step]) -> Step | None:
+        """The next slice is smaller or larger by how long this one takes."""
         self._do("counting")
-        step = self._pipeline.feed(part)
+        step = next(steps, None)
         took_s = self._road.clock.monotonic() - self.since
         if took_s > TURN_S:
             self._slice = max(1, self._slice // 2)
         elif took_s < TURN_S / 4:
             self._slice = min(SLICE_MAX, self._slice * 2)
-        self._position = self._pipeline.position
-        self._is_dirty = True
         return step
 
     def _note(self, page: Page) -> None:
@@ -209,14 +232,18 @@ class ShardLoop:
         if watermark_ms is None or not self._pipeline.is_due(watermark_ms):
             return
         assert self._position is not None
+        if len(self._lease.row.marks) >= MARKS_MAX // 2:
+            await self._checkpoint()  # before it is due, or the row would be full by then
         mark = Mark(self._position, "idle", watermark_ms)
         self._do("checkpointing")
         await self._lease.mark(mark)
-        await self._put(self._pipeline.mark(mark), self._road.clock.monotonic())
-        self._is_dirty = True
+        await self._work(mark, self._road.clock.monotonic())
+        if self._lease.marks_kept > MARKS_KEPT_MAX:
+            await self._checkpoint()
 
     async def _put(self, step: Step, taken_at: float) -> None:
-        """Hand out a step's dead letters and events, each only while the lease is valid."""
+        """Hand out a step's events, then its dead letters. A put begins only while the lease is
+        valid; one that waits for its target may outlive it, with bytes that equal the heir's."""
         self._do("publishing")
         shard_id = self._lease.shard.id
         letters = list(step.dead_letters)
@@ -238,8 +265,10 @@ class ShardLoop:
         if self._is_dirty:
             assert self._position is not None
             self._do("checkpointing")
+            state = self._pipeline.snapshot()
+            self._snapshot_s = self._road.clock.monotonic() - self.since
             await self._lease.checkpoint(
-                self._position, self._pipeline.snapshot(), caught_up_at_ms=self._caught_up_at_ms
+                self._position, state, caught_up_at_ms=self._caught_up_at_ms
             )
             self._is_dirty = False
         self._schedule_checkpoint()
@@ -251,7 +280,8 @@ class ShardLoop:
 
     def _schedule_checkpoint(self) -> None:
         interval_s = self._road.plan.pipeline.state.checkpoint_ms / 1_000
-        self._checkpoint_at = self._road.clock.monotonic() + interval_s
+        stretched_s = min(STRETCH * self._snapshot_s, CHECKPOINT_S_MAX)
+        self._checkpoint_at = self._road.clock.monotonic() + max(interval_s, stretched_s)
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

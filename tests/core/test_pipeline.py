@@ -214,9 +214,61 @@ def test_at_the_shards_end_open_windows_close_as_its_part() -> None:
     pipeline.feed(streams.page([one(START_MS, 1), one(START_MS, 2, "store-2")]))
     details = [json.loads(e.detail) for e in pipeline.end().events]
     assert [(d["key"]["store"], d["part"]) for d in details] == [
-        ("store-1", streams.SHARD.id),
-        ("store-2", streams.SHARD.id),
+        ("store-1", f"{streams.SHARD.id}/end"),
+        ("store-2", f"{streams.SHARD.id}/end"),
     ]
+
+
+def test_at_the_shards_end_keys_with_and_without_a_home_have_ids_of_their_own() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=(), max_groups=3)))
+    strays = [one(START_MS, i)._replace(partition_key="somebody") for i in (2, 3)]
+    others = [one(START_MS, 10 + i, f"store-{i}") for i in range(5)]
+    pipeline.feed(streams.page([one(START_MS, 1), *strays, *others]))
+    events = pipeline.end().events
+    found = {d["key"]["store"]: d["count"] for d in (json.loads(e.detail) for e in events)}
+    assert len({event.id for event in events}) == len(events) == 4
+    assert found["__other__"] == 3
+
+
+def test_a_child_says_nothing_under_an_id_that_its_parent_has_used() -> None:
+    """The parent closed minute 0; a record of it comes late, after the reshard."""
+    plan = streams.plan(streams.rule(detect=()))
+    parent, child = streams.fresh(plan), ShardPipeline(plan, Shard("child"), "1")
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    first = parent.feed(streams.page([one(start, 1), one(start + 2 * MINUTE_MS, 2)])).events
+    first += parent.end().events
+    child.inherit([parent.snapshot()])
+    again = child.feed(streams.page([one(start, 3), one(start, 1)]))
+    assert (again.counts.late, again.counts.duplicates) == (1, 1)
+    then = child.feed(streams.page([one(start + 9 * MINUTE_MS, 4)])).events
+    assert not {event.id for event in first} & {event.id for event in then}
+
+
+def test_of_two_parents_a_child_takes_the_later_watermark_and_all_ids() -> None:
+    plan = streams.plan(streams.rule(detect=()))
+    parents = [streams.fresh(plan), streams.fresh(plan)]
+    for i, parent in enumerate(parents):
+        parent.feed(streams.page([one(START_MS + i * 1_000, i), one(START_MS + 5, 9)]))
+    child = streams.fresh(plan)
+    child.inherit([parent.snapshot() for parent in parents])
+    assert child.watermark_ms == START_MS + 1_000 - 5_000
+    again = [one(START_MS, n) for n in (0, 1, 9)]
+    assert child.feed(streams.page(again)).counts.duplicates == 3
+
+
+def test_a_long_gap_is_closed_in_steps_of_bounded_work_that_are_one_together() -> None:
+    plan = streams.plan(streams.rule(detect=streams.DETECTS[1:2], size_ms=1_000))
+    stores = [one(START_MS, i, f"store-{i}") for i in range(3_000)]
+    late = one(START_MS + 200_000, 9_999, "store-0")
+    one_step, in_turns = streams.fresh(plan), streams.fresh(plan)
+    for pipeline in (one_step, in_turns):
+        pipeline.feed(streams.page(stores))
+    steps = list(in_turns.steps(streams.page([late])))
+    assert len(steps) > 3
+    whole = one_step.feed(streams.page([late]))
+    assert [event for step in steps for event in step.events] == whole.events
+    assert steps[-1].counts == whole.counts
+    assert in_turns.snapshot() == one_step.snapshot()
 
 
 @pytest.mark.parametrize(
