@@ -87,11 +87,6 @@ class Lease:
         state = "open" if self._is_open else "closed"
         return f"<Lease {self.shard.id} epoch {self.epoch} at {self.row.position} {state}>"
 
-    @property
-    def marks_kept(self) -> int:
-        """How many marks the row holds; they go with the second commit after them."""
-        return len(self.row.marks)
-
     # ---- validity
 
     def valid_for_s(self) -> float:

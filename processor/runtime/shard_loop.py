@@ -22,7 +22,6 @@ from processor.core.pipeline import ShardPipeline, Totals
 from processor.core.plan import Plan
 from processor.core.progress import Idle
 from processor.core.rows import MARKS_MAX
-from processor.core.rows import MARKS_MAX
 from processor.errors import StateUnreadable
 from processor.model import (
     END,
@@ -73,8 +72,6 @@ _WAITS = ("restoring", "publishing", "checkpointing")
 # Slices can't show in results. 1,000 records take some 2 ms, and are the cheapest a record.
 SLICE_MAX = 1_000
 TURN_S = 0.05
-# Long before a row is full of marks: two checkpoints let them go.
-MARKS_KEPT_MAX = MARKS_MAX // 2
 # A snapshot is some ten times as long compressed on the loop as it is made: at 220 times its own
 # time, state costs at most 5 % of a core. Five minutes are a long way to repeat after a crash.
 STRETCH = 220
@@ -238,8 +235,6 @@ class ShardLoop:
         self._do("checkpointing")
         await self._lease.mark(mark)
         await self._work(mark, self._road.clock.monotonic())
-        if self._lease.marks_kept > MARKS_KEPT_MAX:
-            await self._checkpoint()
 
     async def _put(self, step: Step, taken_at: float) -> None:
         """Hand out a step's events, then its dead letters. A put begins only while the lease is
