@@ -31,6 +31,7 @@ import aiohttp
 import orjson
 
 from processor.core.rows import ShardRow, StreamKey, WorkerRow
+from processor.errors import Outage
 from processor.local import processes
 from processor.local.calls import Calls
 from processor.local.collector import Collector
@@ -319,7 +320,15 @@ class Scene:
     async def _queue(self, name: str) -> Collector:
         answer = await self.calls("sqs", "CreateQueue", {"QueueName": name})
         collector = Collector(answer["QueueUrl"], self.calls)
-        task = asyncio.create_task(collector.run(1))
+
+        async def collect() -> None:
+            while True:
+                try:
+                    await collector.run(1)
+                except* Outage:
+                    pass  # it is our scenes that take queues away, for longer than a call may take
+
+        task = asyncio.create_task(collect())
 
         async def end() -> None:
             task.cancel()
@@ -476,8 +485,8 @@ class Scene:
         kinesis = self.world.kinesis
         created_ms = kinesis.model.stream(self.name, kinesis.now_ms()).created_ms
         table = DynamoTable(self.world.dynamodb, self.name)
-        shards = await table.read_shards(StreamKey(self.name, created_ms))
-        workers = await table.read_workers()
+        stream = StreamKey(self.name, created_ms)
+        shards, workers = await table.read_shards(stream), await table.read_workers(stream)
         return {row.id: row for row in shards}, {row.id: row for row in workers}
 
     async def epochs(self) -> dict[str, int]:

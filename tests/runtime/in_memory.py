@@ -18,6 +18,7 @@ from processor.core.rows import ShardRow
 from processor.model import (
     AggregateSpec,
     DeadLetterSpec,
+    DetectSpec,
     EventSpec,
     Pipeline,
     RuleSpec,
@@ -45,13 +46,16 @@ BASE_MS = START_MS // MINUTE_MS * MINUTE_MS  # the first window's start, some se
 SHARD = "shardId-000000000000"
 
 
-def plan_of(checkpoint_ms: int) -> Plan:
+def plan_of(
+    checkpoint_ms: int, window_ms: int = MINUTE_MS, detect: tuple[DetectSpec, ...] = ()
+) -> Plan:
     rule = RuleSpec(
         "ticks",
         {"type": ["tick"]},
         ("key",),
-        WindowSpec(MINUTE_MS),
+        WindowSpec(window_ms),
         (AggregateSpec("n", "count"), AggregateSpec("total", "sum", "value")),
+        detect,
         emit_windows="bus",
     )
     event = EventSpec(time="at", partition_key="key", out_of_orderness_ms=0)
@@ -103,6 +107,9 @@ class Town:
 
     shards: int = 1
     checkpoint_ms: int = 15_000
+    page_records_max: int = 1_000
+    window_ms: int = MINUTE_MS
+    detect: tuple[DetectSpec, ...] = ()
     gate: Gate | None = None
     content: MemoryContent = field(default_factory=MemoryContent)
     objects: MemoryObjects = field(default_factory=MemoryObjects)
@@ -116,14 +123,16 @@ class Town:
         shards = [
             Shard(f"shardId-{n:012d}", n * width, (n + 1) * width - 1) for n in range(self.shards)
         ]
-        self.source = MemorySource("ticks", shards, self.clock)
+        self.source = MemorySource(
+            "ticks", shards, self.clock, page_records_max=self.page_records_max
+        )
 
     def start(self, *, source: Any = None, gate: Gate | None = None) -> Life:
         """One more worker; `source` and `gate` stand in for the town's."""
         self.started += 1
         rng, clock, steps = random.Random(self.started), self.clock, Steps()
         source = source or self.source
-        plan = plan_of(self.checkpoint_ms)
+        plan = plan_of(self.checkpoint_ms, self.window_ms, self.detect)
         sinks = {"bus": MemorySink(self.bus, clock, rng)}
         letters = MemoryDeadLetters(self.dead, clock, rng)
         road = Road(plan, source, sinks, letters, clock, steps)

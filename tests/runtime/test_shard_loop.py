@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ import xxhash
 from msgspec.structs import replace
 
 from processor.core.events import dead_letter_id
-from processor.core.rows import StateRef
-from processor.model import END, Shard
+from processor.core.rows import MARKS_MAX, StateRef
+from processor.errors import Outage
+from processor.model import END, DetectSpec, Shard
+from processor.runtime.worker import STUCK_AFTER_S
 from processor.sinks.memory import MemoryTarget
 from tests.runtime.in_memory import SHARD, Life, Side, Town, tick, ticks, until
 from tests.virtual_time import run
@@ -39,12 +42,37 @@ def test_a_window_is_put_before_the_position_past_it_is_committed() -> None:
         life = town.start()
         town.put(*ticks("ab", range(3)), tick("a", 61))
         await until(lambda: has_taken(life, 7))
-        await asyncio.sleep(60)
+        await asyncio.sleep(2 * STUCK_AFTER_S)
         assert town.commit == 0, "nothing that was not put may be passed over"
         assert life.worker.stuck() == [], "a target that is down is waited for"
         town.bus.is_down = False
         await until(lambda: town.commit > 0)
         assert town.windows() == {("a", 0): (3, 3), ("b", 0): (3, 3)}
+        await life.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize("payload", [tick("a", 61), b"bad"])
+def test_nothing_is_put_while_it_is_in_doubt_whose_the_shard_is(payload: bytes) -> None:
+    """No heartbeat gets through; what comes now must wait, though bus and queue are there."""
+
+    async def main() -> None:
+        async def out(operation: str, side: Side) -> None:
+            raise Outage("dynamodb", operation, "refused")
+
+        town = Town(checkpoint_ms=NEVER_MS)
+        life = town.start()
+        town.put(*ticks("a", range(3)))
+        await until(lambda: has_taken(life, 3))
+        town.gate = out
+        await until(lambda: not life.worker.is_alive)
+        town.put(payload)
+        await until(lambda: has_taken(life, 4))
+        await asyncio.sleep(60)
+        assert (town.bus.arrivals, town.dead.arrivals) == ([], [])
+        town.gate = None
+        await until(lambda: len(town.bus.arrivals) + len(town.dead.arrivals) == 1)
         await life.stop()
 
     run(main())
@@ -141,7 +169,7 @@ def test_a_mark_takes_no_effect_before_it_is_committed(side: Side) -> None:
         life = town.start()
         town.gate = gate
         town.put(*ticks("a", range(3)))
-        await killed.wait()
+        await until(killed.is_set, 400)
         await life.kill()
         assert town.bus.arrivals == []
         assert len(town.row().marks) == (side == "after")
@@ -173,6 +201,91 @@ def test_a_mark_is_replayed_at_its_position_by_every_later_owner() -> None:
         assert len(town.bus.arrivals) == 3 * len(once)
         assert town.bus.by_id() == once
         assert town.windows()["a", 0] == (3, 3)
+
+    run(main())
+
+
+def test_a_mark_at_the_checkpoints_own_position_takes_effect_without_another_record() -> None:
+    async def main() -> None:
+        town, killed = Town(checkpoint_ms=15_000), asyncio.Event()
+
+        async def gate(operation: str, at: Side) -> None:
+            if town.commit and town.row().marks:
+                killed.set()
+                await asyncio.Event().wait()
+
+        life = town.start()
+        town.gate = gate
+        town.put(*ticks("a", range(3)))
+        await until(killed.is_set, 400)
+        await life.kill()
+        town.gate = None
+        assert (town.row().position, town.bus.arrivals) == (town.row().marks[0].mark.position, [])
+        second = town.start()
+        await until(lambda: second.worker.shards())
+        await asyncio.sleep(1)
+        assert town.windows() == {("a", 0): (3, 3)}
+        assert len(town.row().marks) == 1, "no second one was needed"
+        await second.stop()
+
+    run(main())
+
+
+async def killed_when(town: Town, life: Life, holds: Callable[[], Any]) -> None:
+    """Killed at the first operation of the table at which it holds."""
+    is_there = asyncio.Event()
+
+    async def gate(operation: str, at: Side) -> None:
+        if holds():
+            is_there.set()
+            await asyncio.Event().wait()
+
+    town.gate = gate
+    await until(is_there.is_set, 400)
+    await life.kill()
+    town.gate = None
+
+
+@pytest.mark.parametrize("taken", ["1", "2", "3"])
+def test_a_mark_outlives_the_checkpoints_of_owners_who_have_not_come_to_it(taken: str) -> None:
+    """One is killed at the mark; the next one on its way there, having committed often."""
+
+    async def main() -> None:
+        town = Town(checkpoint_ms=NEVER_MS, page_records_max=1)
+        first = town.start()
+        town.put(*ticks("a", range(3)))
+        await until(lambda: has_taken(first, 3))
+        await killed_when(town, first, lambda: town.row().marks)
+        assert town.commit == 1
+        town.checkpoint_ms = 0
+        second = town.start()
+        await killed_when(town, second, lambda: town.row().position.value == taken)
+        town.checkpoint_ms = NEVER_MS
+        town.put(tick("a", 5, 100))
+        third = town.start()
+        await until(lambda: has_taken(third, 4))
+        assert third.worker.shards()[SHARD].totals.late == 1
+        await third.stop()
+        assert town.windows() == {("a", 0): (3, 3)}
+
+    run(main())
+
+
+def test_a_shard_that_idles_often_keeps_its_marks_few() -> None:
+    """Absence gives a window to judge each five seconds; checkpoints come only each hour."""
+
+    async def main() -> None:
+        absence = (DetectSpec("absence", "absence", "n"),)
+        town = Town(checkpoint_ms=NEVER_MS, window_ms=5_000, detect=absence)
+        life = town.start()
+        most = 0
+        for _ in range(40):
+            town.put(tick("a", 20 + town.clock.monotonic()))
+            await asyncio.sleep(90)
+            most = max(most, len(town.row().marks))
+        assert 100 < most < MARKS_MAX
+        assert town.row().epoch == 1, "it never failed"
+        await life.stop()
 
     run(main())
 
@@ -249,7 +362,7 @@ def test_killed_at_any_moment_of_the_table_the_next_one_loses_and_doubles_nothin
         town.gate = gate
         life = town.start()
         sending = asyncio.create_task(_send(town))
-        await killed.wait()
+        await until(killed.is_set, 400)
         await life.kill()
         life = town.start()
         await sending
