@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from io import FileIO
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
@@ -33,6 +33,7 @@ from processor.runtime.aws import Aws, memory_limit_bytes, open_aws, read_budget
 from processor.runtime.clock import SystemClock
 from processor.runtime.lease_loop import LeasePorts
 from processor.runtime.shard_loop import Road
+from processor.runtime.waiting import unless
 from processor.runtime.worker import Pulse, Worker
 from processor.sinks.eventbridge import EventBridgeOptions, EventBridgeSink
 from processor.sinks.sqs import SqsDeadLetters
@@ -49,8 +50,6 @@ from processor.stores.s3 import S3Objects
 CONNECTIONS_MAX = 256
 RETRY_S = 2.0  # until the next look at a dependency that is out when we start
 PROBE = "probe/start"  # one key for all workers: a start that is killed midway leaves no heap
-
-T = TypeVar("T")
 
 
 class Process:
@@ -134,7 +133,7 @@ async def serve(pipeline: Pipeline, *, log_format: logs.Format) -> None:
         await server.start()
         process.log.info("serving", message=server.url)
         await stack.enter_async_context(_background(process.ticker.run()))
-        worker = await _unless(stopping, _assemble(process, stack))
+        worker = await unless(stopping, _assemble(process, stack))
         if worker is not None:
             process.worker = worker
             process.state = "draining" if stopping.is_set() else "running"
@@ -164,7 +163,7 @@ async def _assemble(process: Process, stack: AsyncExitStack) -> Worker:
     table = DynamoTable(await aws.client("dynamodb"), pipeline.state.table)
     objects = await _objects(process, aws)
     await _available(process, "the stream", source.check)
-    await _available(process, "the lease table", table.read_workers)
+    await _available(process, "the lease table", table.check)
     if objects is not None:
         await _available(process, "the store of states", lambda: _probe(objects))
     for name, sink in sinks.items():
@@ -298,15 +297,3 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns; None if `stopping` came first."""
-    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        waiting.cancel()
-        working.cancel()
-        await asyncio.wait((working, waiting))

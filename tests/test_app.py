@@ -92,28 +92,3 @@ async def test_a_first_signal_asks_for_an_end_in_order_and_a_second_one_ends_at_
         assert process.state == "draining"
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "who waits no longer may kill"
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-async def test_a_start_that_is_given_up_is_cancelled_whole() -> None:
-    stopping, ended = asyncio.Event(), asyncio.Event()
-
-    async def start() -> str:
-        try:
-            await asyncio.Event().wait()
-            return "started"
-        finally:
-            ended.set()
-
-    asyncio.get_running_loop().call_soon(stopping.set)
-    assert await app._unless(stopping, start()) is None
-    assert ended.is_set()
-
-
-async def test_a_start_that_fails_says_so_even_when_told_to_stop() -> None:
-    async def start() -> str:
-        raise ValueError("no")
-
-    stopping = asyncio.Event()
-    stopping.set()
-    with pytest.raises(ValueError, match="no"):
-        await app._unless(stopping, start())

@@ -69,6 +69,7 @@ class LeaseLoop:
         ports: LeasePorts,
         run_shard: Callable[[Lease], Awaitable[None]],
         *,
+        app: str,
         start: str = "trim_horizon",
         timing: c.Timing | None = None,
         observer: LeaseObserver | None = None,
@@ -76,7 +77,7 @@ class LeaseLoop:
         self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
         self.observer = observer or Unobserved()  # type: ignore[abstract]  # empty is meant
         self.states = StateStore(ports.table.items, ports.objects)
-        self._shards = Shards(ports.table, ports.source, start)
+        self._shards = Shards(ports.table, ports.source, app, start)
         self._run_shard = run_shard
         self._timing = timing or c.Timing()
         self._machine = Machine(self._new_id(), self._timing)
@@ -238,33 +239,34 @@ class LeaseLoop:
             case c.Join() | c.Heartbeat():
                 await self._beat(machine, command, sent_at)
             case c.Leave(worker_id=worker_id):
-                await self.table.delete_worker(worker_id)
+                await self.table.delete_worker(self._shards.stream, worker_id)
                 machine.on_left()
             case c.ReadWorkers():
-                machine.on_workers(await self.table.read_workers(), self.clock.monotonic())
+                workers = await self.table.read_workers(self._shards.stream)
+                machine.on_workers(workers, self.clock.monotonic())
             case c.ReadShards(discover=discover):
                 await self._read_shards(machine, discover, sent_at)
             case c.ReadShard(shard_id=shard_id):
                 row = await self._shards.read_one(shard_id)
                 machine.on_shard(shard_id, row, self.clock.monotonic())
             case c.Bury(worker_id=worker_id, counter=counter):
-                if await self.table.bury(worker_id, counter):
+                if await self.table.bury(self._shards.stream, worker_id, counter):
                     self.observer.on_buried(worker_id)
                 machine.on_buried(worker_id, self.clock.monotonic())
             case c.Forget(worker_id=worker_id):
-                await self.table.delete_worker(worker_id)
+                await self.table.delete_worker(self._shards.stream, worker_id)
                 machine.on_buried(worker_id, self.clock.monotonic())
             case c.Claim() | c.Release():
                 await self._change_owner(machine, command)
 
     async def _beat(self, machine: Machine, command: c.Join | c.Heartbeat, sent_at: float) -> None:
         if isinstance(command, c.Join):
-            await self.table.join(command.row)
+            await self.table.join(self._shards.stream, command.row)
             alive = True
             self._has_joined = True
             self.observer.on_joined(machine.worker_id)
         else:
-            alive = await self.table.heartbeat(command.row)
+            alive = await self.table.heartbeat(self._shards.stream, command.row)
         now = self.clock.monotonic()
         machine.on_heartbeat(alive, sent_at, now)
         self.observer.on_heartbeat(now - sent_at)

@@ -11,9 +11,8 @@ clock forces (an idle shard's watermark) is committed as a mark before it is app
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from msgspec import Struct
 
@@ -35,8 +34,7 @@ from processor.model import (
 )
 from processor.ports import Clock, DeadLetters, ShardReader, Sink, Source, StepObserver
 from processor.runtime.lease_loop import Lease, Restored
-
-T = TypeVar("T")
+from processor.runtime.waiting import unless
 
 
 class Road(Struct, frozen=True):
@@ -164,7 +162,7 @@ class ShardLoop:
         """The shard's children at its end; None when asked to finish before."""
         while not self._lease.stopping.is_set():
             self._do("reading")
-            page = await _unless(self._lease.stopping, reader.read())
+            page = await unless(self._lease.stopping, reader.read())
             if page is None:
                 return None
             if not await self._take(page):
@@ -277,18 +275,6 @@ class ShardLoop:
         interval_s = self._road.plan.pipeline.state.checkpoint_ms / 1_000
         stretched_s = min(STRETCH * self._snapshot_s, CHECKPOINT_S_MAX)
         self._checkpoint_at = self._road.clock.monotonic() + max(interval_s, stretched_s)
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The work's result, or None if `stopping` came first; the work is then cancelled."""
-    working = asyncio.ensure_future(work)
-    waiting = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        waiting.cancel()
-        working.cancel()
 
 
 def _by_sink(events: list[DerivedEvent]) -> dict[str, list[DerivedEvent]]:

@@ -8,6 +8,7 @@ from typing import Protocol
 from processor.core.lineage import children_of, undiscovered
 from processor.core.progress import start_position
 from processor.core.rows import AppRow, ShardRow, StreamKey
+from processor.errors import Unavailable
 from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable
 
@@ -21,19 +22,36 @@ class Listing(Protocol):
 
 
 class Shards:
-    """Shard rows of the stream that `source` reads; `start` as in the pipeline file."""
+    """Shard rows of the stream that `source` reads; `app` and `start` as in the pipeline file."""
 
-    def __init__(self, table: LeaseTable, source: Listing, start: str) -> None:
+    def __init__(self, table: LeaseTable, source: Listing, app: str, start: str) -> None:
         self._table = table
         self._source = source
         self._start = start
-        self._app = AppRow(StreamKey("", 0), TRIM_HORIZON)
+        self._app = AppRow(app, StreamKey("", 0), TRIM_HORIZON)
+
+    @property
+    def stream(self) -> StreamKey:
+        """Which stream it is; known once it is open."""
+        return self._app.stream
 
     async def open(self) -> None:
-        """Ask which stream it is, and pin the start, once an application and stream."""
+        """Ask which stream it is, and pin application and start, once a stream and table.
+
+        Raises Unavailable if another application follows the stream by this table.
+        """
         info = await self._source.describe()
         start = start_position(self._start, info.service_date_ms)
-        self._app = await self._table.pin(AppRow(StreamKey.of(info), start))
+        wanted = AppRow(self._app.app, StreamKey.of(info), start)
+        standing = await self._table.pin(wanted)
+        if standing.app != wanted.app:
+            raise Unavailable(
+                "lease table",
+                f"following stream {info.name} as app {wanted.app!r}",
+                f"app {standing.app!r} follows it by the same table:"
+                " name a table of its own in state.table, or the same app",
+            )
+        self._app = standing
 
     async def read(self) -> list[ShardRow]:
         return await self._table.read_shards(self._app.stream)

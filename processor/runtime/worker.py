@@ -70,6 +70,7 @@ class Worker:
         self._leases = LeaseLoop(
             ports,
             self._follow,
+            app=road.plan.pipeline.app,
             start=road.plan.pipeline.source.start,
             timing=timing,
             observer=observer,
