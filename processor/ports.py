@@ -143,6 +143,9 @@ class Written(Struct, frozen=True):
 class LeaseTable(Protocol):
     """The lease table. Reads are consistent; each write is one conditional operation.
 
+    Streams don't see each other's rows, for shards and those who work on them: their shards are
+    called alike.
+
     `Outage` and `Throttled` leave open whether a write was applied: read, or repeat it (a repeat of
     what was applied is refused and shows it). `Unavailable`: the table or a permission is missing.
     """
@@ -152,20 +155,20 @@ class LeaseTable(Protocol):
         """Small blobs in the same table, apart from the rows."""
 
     async def pin(self, row: AppRow) -> AppRow:
-        """Store the application's row unless there is one; returns the one that stands."""
+        """Store the stream's row of its application unless there is one; returns what stands."""
 
-    async def join(self, row: WorkerRow) -> None:
+    async def join(self, stream: StreamKey, row: WorkerRow) -> None:
         """Create a worker's row unless there is one."""
 
-    async def heartbeat(self, row: WorkerRow) -> bool:
+    async def heartbeat(self, stream: StreamKey, row: WorkerRow) -> bool:
         """Store counter, draining and held; False if the row is gone or buried."""
 
-    async def read_workers(self) -> list[WorkerRow]: ...
+    async def read_workers(self, stream: StreamKey) -> list[WorkerRow]: ...
 
-    async def bury(self, worker_id: str, counter: int) -> bool:
+    async def bury(self, stream: StreamKey, worker_id: str, counter: int) -> bool:
         """Set `buried` if the counter is still that; False if not, or if the row is gone."""
 
-    async def delete_worker(self, worker_id: str) -> None:
+    async def delete_worker(self, stream: StreamKey, worker_id: str) -> None:
         """An absent one is no error."""
 
     async def read_shards(self, stream: StreamKey) -> list[ShardRow]: ...

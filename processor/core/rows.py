@@ -39,8 +39,10 @@ class StreamKey(Struct, frozen=True):
 
 
 class AppRow(Struct, frozen=True):
-    """What the application fixed once: where the stream's first shards start."""
+    """Which application follows a stream by this table, and where its first shards start; fixed
+    once, for the stream's shards have one lease each, and one state."""
 
+    app: str
     stream: StreamKey
     start: Position
 

@@ -68,42 +68,46 @@ class DynamoTable:
     def items(self) -> DynamoItems:
         return self._items
 
+    async def check(self) -> None:
+        """Raises `Unavailable` if the table is missing or may not be read."""
+        async for _ in self._calls.query(items.APPS):
+            return
+
     async def pin(self, row: AppRow) -> AppRow:
         refused = await self._calls.put_new(items.app_item(row))
         return row if refused is None else items.app_row(refused, row.stream)
 
     # ---- workers
 
-    async def join(self, row: WorkerRow) -> None:
-        await self._calls.put_new(items.worker_key(row.id) | items.worker_values(row))
+    async def join(self, stream: StreamKey, row: WorkerRow) -> None:
+        await self._calls.put_new(items.worker_key(stream, row.id) | items.worker_values(row))
 
-    async def heartbeat(self, row: WorkerRow) -> bool:
+    async def heartbeat(self, stream: StreamKey, row: WorkerRow) -> bool:
         return await self._change_worker(
-            row.id,
+            items.worker_key(stream, row.id),
             _Expression("attribute_exists(#pk) AND attribute_not_exists(#buried)")
             .naming("pk", "buried")
             .setting(items.worker_values(row)),
         )
 
-    async def read_workers(self) -> list[WorkerRow]:
-        return [items.worker_row(item) async for item in self._calls.query(items.WORKERS)]
+    async def read_workers(self, stream: StreamKey) -> list[WorkerRow]:
+        found = self._calls.query(items.workers_pk(stream))
+        return [items.worker_row(item) async for item in found]
 
-    async def bury(self, worker_id: str, counter: int) -> bool:
+    async def bury(self, stream: StreamKey, worker_id: str, counter: int) -> bool:
         return await self._change_worker(
-            worker_id,
+            items.worker_key(stream, worker_id),
             _Expression("#counter = :seen AND attribute_not_exists(#buried)", seen=_n(counter))
             .naming("counter", "buried")
             .setting({"buried": {"BOOL": True}}),
         )
 
-    async def delete_worker(self, worker_id: str) -> None:
-        await self._calls.call("DeleteItem", Key=items.worker_key(worker_id))
+    async def delete_worker(self, stream: StreamKey, worker_id: str) -> None:
+        await self._calls.call("DeleteItem", Key=items.worker_key(stream, worker_id))
 
-    async def _change_worker(self, worker_id: str, expression: _Expression) -> bool:
+    async def _change_worker(self, key: Item, expression: _Expression) -> bool:
         try:
-            await self._calls.call(
-                "UpdateItem", Key=items.worker_key(worker_id), **expression.arguments()
-            )
+            await self._calls.call("UpdateItem", Key=key, **expression.arguments())
         except _Refused:
             return False
         return True

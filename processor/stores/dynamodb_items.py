@@ -1,8 +1,8 @@
 """Rows as DynamoDB items, and where in the table they stand.
 
     pk                       sk                          what
-    app                      STREAM@CREATED              the application's row
-    worker                   WORKER ID                   worker rows: one Query
+    app                      STREAM@CREATED              which application follows the stream
+    worker#STREAM@CREATED    WORKER ID                   worker rows: one Query
     shard#0 … shard#15       STREAM@CREATED#SHARD ID     shard rows, by hash of the shard id
     state#STREAM@CREATED/ID  EPOCH-COMMIT-WRITE ID       a shard's small states
 
@@ -37,7 +37,7 @@ from processor.model import Mark, Shard
 Item = dict[str, Any]
 
 BUCKETS = 16
-WORKERS = "worker"
+APPS = "app"
 # What changes in a shard's row; the rest stays as it was created.
 CHANGING = (
     "owner",
@@ -76,11 +76,15 @@ def key(pk: str, sk: str) -> Item:
 
 
 def app_key(stream: StreamKey) -> Item:
-    return key("app", str(stream))
+    return key(APPS, str(stream))
 
 
-def worker_key(worker_id: str) -> Item:
-    return key(WORKERS, worker_id)
+def workers_pk(stream: StreamKey) -> str:
+    return f"worker#{stream}"
+
+
+def worker_key(stream: StreamKey, worker_id: str) -> Item:
+    return key(workers_pk(stream), worker_id)
 
 
 def bucket_pk(bucket: int) -> str:
@@ -106,11 +110,11 @@ def state_place(name: str) -> tuple[str, str]:
 
 
 def app_item(row: AppRow) -> Item:
-    return app_key(row.stream) | {"start": {"S": position_text(row.start)}}
+    return app_key(row.stream) | {"app": {"S": row.app}, "start": {"S": position_text(row.start)}}
 
 
 def app_row(item: Mapping[str, Any], stream: StreamKey) -> AppRow:
-    return AppRow(stream, position_of(item["start"]["S"]))
+    return AppRow(item["app"]["S"], stream, position_of(item["start"]["S"]))
 
 
 def worker_values(row: WorkerRow) -> Item:

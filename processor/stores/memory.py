@@ -55,7 +55,7 @@ class MemoryContent:
     """What a table holds."""
 
     apps: dict[StreamKey, AppRow] = field(default_factory=dict)
-    workers: dict[str, WorkerRow] = field(default_factory=dict)
+    workers: dict[tuple[StreamKey, str], WorkerRow] = field(default_factory=dict)
     shards: dict[tuple[StreamKey, str], ShardRow] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
 
@@ -76,38 +76,38 @@ class MemoryTable:
         await self._gate("pin", "before")
         return self.content.apps.setdefault(row.stream, row)
 
-    async def join(self, row: WorkerRow) -> None:
+    async def join(self, stream: StreamKey, row: WorkerRow) -> None:
         await self._gate("join", "before")
-        self.content.workers.setdefault(row.id, row)
+        self.content.workers.setdefault((stream, row.id), row)
         await self._gate("join", "after")
 
-    async def heartbeat(self, row: WorkerRow) -> bool:
+    async def heartbeat(self, stream: StreamKey, row: WorkerRow) -> bool:
         await self._gate("heartbeat", "before")
-        known = self.content.workers.get(row.id)
+        known = self.content.workers.get((stream, row.id))
         if known is None or known.buried:
             return False
-        self.content.workers[row.id] = row
+        self.content.workers[stream, row.id] = row
         await self._gate("heartbeat", "after")
         return True
 
-    async def read_workers(self) -> list[WorkerRow]:
+    async def read_workers(self, stream: StreamKey) -> list[WorkerRow]:
         await self._gate("read_workers", "before")
-        rows = list(self.content.workers.values())
+        rows = [row for (of, _), row in self.content.workers.items() if of == stream]
         await self._gate("read_workers", "after")
         return rows
 
-    async def bury(self, worker_id: str, counter: int) -> bool:
+    async def bury(self, stream: StreamKey, worker_id: str, counter: int) -> bool:
         await self._gate("bury", "before")
-        known = self.content.workers.get(worker_id)
+        known = self.content.workers.get((stream, worker_id))
         if known is None or known.buried or known.counter != counter:
             return False
-        self.content.workers[worker_id] = replace(known, buried=True)
+        self.content.workers[stream, worker_id] = replace(known, buried=True)
         await self._gate("bury", "after")
         return True
 
-    async def delete_worker(self, worker_id: str) -> None:
+    async def delete_worker(self, stream: StreamKey, worker_id: str) -> None:
         await self._gate("delete_worker", "before")
-        self.content.workers.pop(worker_id, None)
+        self.content.workers.pop((stream, worker_id), None)
 
     async def read_shards(self, stream: StreamKey) -> list[ShardRow]:
         await self._gate("read_shards", "before")

@@ -83,16 +83,16 @@ async def owned(table: LeaseTable, worker: str = "a") -> ShardRow:
 # ---- the application
 
 
-async def test_the_start_is_pinned_once(table: LeaseTable) -> None:
-    first = AppRow(STREAM, Position("at_time", "1700000000000"))
-    second = AppRow(STREAM, Position("at_time", "1800000000000"))
+async def test_application_and_start_are_pinned_once(table: LeaseTable) -> None:
+    first = AppRow("shop", STREAM, Position("at_time", "1700000000000"))
+    second = AppRow("billing", STREAM, Position("at_time", "1800000000000"))
     assert await table.pin(first) == first
     assert await table.pin(second) == first
 
 
 async def test_a_stream_made_again_is_pinned_anew(table: LeaseTable) -> None:
-    await table.pin(AppRow(STREAM, Position("at_time", "1700000000000")))
-    again = AppRow(StreamKey("orders", 1_800_000_000_000), TRIM_HORIZON)
+    await table.pin(AppRow("shop", STREAM, Position("at_time", "1700000000000")))
+    again = AppRow("shop", StreamKey("orders", 1_800_000_000_000), TRIM_HORIZON)
     assert await table.pin(again) == again
 
 
@@ -102,51 +102,61 @@ async def test_a_stream_made_again_is_pinned_anew(table: LeaseTable) -> None:
 async def test_a_worker_says_what_it_holds(table: LeaseTable) -> None:
     held = (Held("shardId-000000000000", 3, rests=True, to="b"), Held("shardId-000000000001", 1))
     row = WorkerRow("a", 7, draining=True, held=held)
-    await table.join(WorkerRow("a", 1))
-    assert await table.heartbeat(row)
-    assert await table.read_workers() == [row]
+    await table.join(STREAM, WorkerRow("a", 1))
+    assert await table.heartbeat(STREAM, row)
+    assert await table.read_workers(STREAM) == [row]
 
 
 async def test_joining_twice_leaves_the_first_row(table: LeaseTable) -> None:
-    await table.join(WorkerRow("a", 1))
-    await table.heartbeat(WorkerRow("a", 5))
-    await table.join(WorkerRow("a", 1))
-    assert await table.read_workers() == [WorkerRow("a", 5)]
+    await table.join(STREAM, WorkerRow("a", 1))
+    await table.heartbeat(STREAM, WorkerRow("a", 5))
+    await table.join(STREAM, WorkerRow("a", 1))
+    assert await table.read_workers(STREAM) == [WorkerRow("a", 5)]
 
 
 async def test_a_deleted_worker_can_not_come_back_by_a_heartbeat(table: LeaseTable) -> None:
-    await table.join(WorkerRow("a", 1))
-    await table.delete_worker("a")
-    assert not await table.heartbeat(WorkerRow("a", 2))
-    assert await table.read_workers() == []
+    await table.join(STREAM, WorkerRow("a", 1))
+    await table.delete_worker(STREAM, "a")
+    assert not await table.heartbeat(STREAM, WorkerRow("a", 2))
+    assert await table.read_workers(STREAM) == []
 
 
 async def test_a_buried_worker_is_refused_its_heartbeat(table: LeaseTable) -> None:
-    await table.join(WorkerRow("a", 1))
-    assert await table.bury("a", 1)
-    assert not await table.heartbeat(WorkerRow("a", 2))
-    (row,) = await table.read_workers()
+    await table.join(STREAM, WorkerRow("a", 1))
+    assert await table.bury(STREAM, "a", 1)
+    assert not await table.heartbeat(STREAM, WorkerRow("a", 2))
+    (row,) = await table.read_workers(STREAM)
     assert row.buried
     assert row.counter == 1
 
 
 async def test_a_worker_whose_counter_moved_is_not_buried(table: LeaseTable) -> None:
-    await table.join(WorkerRow("a", 1))
-    await table.heartbeat(WorkerRow("a", 2))
-    assert not await table.bury("a", 1)
-    assert await table.heartbeat(WorkerRow("a", 3))
+    await table.join(STREAM, WorkerRow("a", 1))
+    await table.heartbeat(STREAM, WorkerRow("a", 2))
+    assert not await table.bury(STREAM, "a", 1)
+    assert await table.heartbeat(STREAM, WorkerRow("a", 3))
 
 
 async def test_burying_twice_or_a_missing_worker_does_nothing(table: LeaseTable) -> None:
-    await table.join(WorkerRow("a", 1))
-    assert await table.bury("a", 1)
-    assert not await table.bury("a", 1)
-    assert not await table.bury("b", 0)
-    assert [row.id for row in await table.read_workers()] == ["a"]
+    await table.join(STREAM, WorkerRow("a", 1))
+    assert await table.bury(STREAM, "a", 1)
+    assert not await table.bury(STREAM, "a", 1)
+    assert not await table.bury(STREAM, "b", 0)
+    assert [row.id for row in await table.read_workers(STREAM)] == ["a"]
 
 
 async def test_deleting_an_absent_worker_is_no_error(table: LeaseTable) -> None:
-    await table.delete_worker("nobody")
+    await table.delete_worker(STREAM, "nobody")
+
+
+async def test_workers_of_another_stream_are_neither_seen_nor_touched(table: LeaseTable) -> None:
+    other, row = StreamKey("returns", STREAM.created_ms), WorkerRow("a", 1)
+    await table.join(STREAM, row)
+    assert await table.read_workers(other) == []
+    assert not await table.heartbeat(other, WorkerRow("a", 2))
+    assert not await table.bury(other, "a", 1)
+    await table.delete_worker(other, "a")
+    assert await table.read_workers(STREAM) == [row]
 
 
 # ---- shards
@@ -285,9 +295,15 @@ async def test_a_missing_table_says_which_action_and_how_to_make_it(
 ) -> None:
     client = await stack.enter_async_context(aws_client("dynamodb", ministack))
     with pytest.raises(Unavailable) as caught:
-        await DynamoTable(client, "nowhere").pin(AppRow(STREAM, TRIM_HORIZON))
+        await DynamoTable(client, "nowhere").pin(AppRow("shop", STREAM, TRIM_HORIZON))
     assert "table nowhere: dynamodb:PutItem failed" in str(caught.value)
     assert "aws dynamodb create-table --table-name nowhere" in str(caught.value)
+    with pytest.raises(Unavailable, match="table nowhere: dynamodb:Query failed"):
+        await DynamoTable(client, "nowhere").check()
+
+
+async def test_an_empty_table_passes_its_check(stack: AsyncExitStack, ministack: str) -> None:
+    await (await dynamo(stack, ministack)).check()
 
 
 async def test_a_table_is_made_once_however_many_ask(stack: AsyncExitStack, ministack: str) -> None:
@@ -322,7 +338,7 @@ async def test_errors_of_the_service_are_translated(
     )
     client = await stack.enter_async_context(aws_client("dynamodb", proxy.url))
     with pytest.raises(expected) as caught:
-        await DynamoTable(client, "leases").heartbeat(WorkerRow("a", 1))
+        await DynamoTable(client, "leases").heartbeat(STREAM, WorkerRow("a", 1))
     assert type(caught.value) is expected
     assert "table leases" in str(caught.value)
 
@@ -330,7 +346,7 @@ async def test_errors_of_the_service_are_translated(
 async def test_a_refused_connection_is_an_outage(stack: AsyncExitStack) -> None:
     client = await stack.enter_async_context(aws_client("dynamodb", "http://127.0.0.1:1"))
     with pytest.raises(Outage, match="EndpointConnectionError"):
-        await DynamoTable(client, "leases").read_workers()
+        await DynamoTable(client, "leases").read_workers(STREAM)
 
 
 async def test_a_garbled_answer_is_not_taken_for_an_empty_table(
@@ -344,7 +360,7 @@ async def test_a_garbled_answer_is_not_taken_for_an_empty_table(
     with pytest.raises(Outage, match="without Items"):
         await garbled.read_shard(STREAM, row.id)
     with pytest.raises(Outage, match="without Items"):
-        await garbled.read_workers()
+        await garbled.read_workers(STREAM)
     assert await garbled.read_shard(STREAM, row.id) == row
 
 
@@ -386,5 +402,5 @@ async def test_rows_beyond_one_page_of_a_query_are_read(
     table = await dynamo(stack, ministack)
     held = tuple(Held(f"shardId-{n * 7919:012d}-{n * n:020d}", n) for n in range(2_000))
     for number in range(60):
-        await table.join(WorkerRow(f"worker-{number:03d}", 1, held=held))
-    assert len(await table.read_workers()) == 60
+        await table.join(STREAM, WorkerRow(f"worker-{number:03d}", 1, held=held))
+    assert len(await table.read_workers(STREAM)) == 60

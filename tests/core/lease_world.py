@@ -182,22 +182,22 @@ class World:
         table = self.table
         match command:
             case c.Join(row=row):
-                at_once(table.join(row))
+                at_once(table.join(STREAM, row))
                 return lambda m: m.on_heartbeat(True, sent_at, self.now)
             case c.Heartbeat(row=row):
-                alive = at_once(table.heartbeat(row))
+                alive = at_once(table.heartbeat(STREAM, row))
                 return lambda m: m.on_heartbeat(alive, sent_at, self.now)
             case c.Leave(worker_id=worker_id):
-                at_once(table.delete_worker(worker_id))
+                at_once(table.delete_worker(STREAM, worker_id))
                 return lambda m: m.on_left()
             case c.Forget(worker_id=worker_id):
-                at_once(table.delete_worker(worker_id))
+                at_once(table.delete_worker(STREAM, worker_id))
                 return lambda m: m.on_buried(worker_id, self.now)
             case c.Bury(worker_id=worker_id, counter=counter):
-                at_once(table.bury(worker_id, counter))
+                at_once(table.bury(STREAM, worker_id, counter))
                 return lambda m: m.on_buried(worker_id, self.now)
             case c.ReadWorkers():
-                workers = at_once(table.read_workers())
+                workers = at_once(table.read_workers(STREAM))
                 return lambda m: m.on_workers(workers, self.now)
             case c.ReadShards(discover=discover):
                 rows = at_once(table.read_shards(STREAM))

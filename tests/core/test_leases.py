@@ -70,7 +70,7 @@ def test_a_worker_without_a_row_drops_everything() -> None:
     world = World(3)
     world.join("a")
     world.run(5)
-    del world.content.workers["a"]
+    del world.content.workers[STREAM, "a"]
     world.run(5)
     assert world.machines["a"].is_dead
     assert world.machines["a"].leases == {}
@@ -126,7 +126,7 @@ def test_a_buried_workers_row_goes_when_no_shard_is_in_its_name() -> None:
     world.run(5)
     world.kill("a")
     world.run(30)
-    assert set(world.content.workers) == {"b"}
+    assert set(world.content.workers) == {(STREAM, "b")}
 
 
 def test_an_outage_of_the_table_is_nobodys_death() -> None:
@@ -256,10 +256,10 @@ def test_a_moved_lease_rests_five_minutes() -> None:
     world.run(20)
     moved = {lease.row.id for lease in world.machines["b"].leases.values()}
     assert len(moved) == 2
-    resting = [held for held in world.content.workers["b"].held if held.rests]
+    resting = [held for held in world.content.workers[STREAM, "b"].held if held.rests]
     assert {held.shard_id for held in resting} == moved
     world.run(TIMING.rest_s)
-    assert not any(held.rests for held in world.content.workers["b"].held)
+    assert not any(held.rests for held in world.content.workers[STREAM, "b"].held)
 
 
 def test_leases_of_a_stopped_worker_do_not_rest() -> None:
@@ -270,8 +270,8 @@ def test_leases_of_a_stopped_worker_do_not_rest() -> None:
     world.run(20)
     world.stop("a")
     world.run(10)
-    resting = [held for held in world.content.workers["b"].held if held.rests]
-    assert len(world.content.workers["b"].held) == 4
+    resting = [held for held in world.content.workers[STREAM, "b"].held if held.rests]
+    assert len(world.content.workers[STREAM, "b"].held) == 4
     assert len(resting) == 2
 
 
@@ -310,7 +310,7 @@ def test_a_stopping_worker_names_successors_and_leaves_no_row() -> None:
     world.stop("a")
     world.run(4)
     assert world.machines["a"].is_finished
-    assert "a" not in world.content.workers
+    assert (STREAM, "a") not in world.content.workers
     assert world.counts() == {"b": 3, "c": 3}
 
 
@@ -372,7 +372,7 @@ def test_five_failures_in_a_row_park_the_shard_and_keep_it_owned() -> None:
         world.run(20)
     assert world.machines["a"].leases[shard_id(0)].stage is Stage.PARKED
     assert world.owners() == {shard_id(0): "a"}
-    assert [held.shard_id for held in world.content.workers["a"].held] == [shard_id(0)]
+    assert [held.shard_id for held in world.content.workers[STREAM, "a"].held] == [shard_id(0)]
 
 
 def test_a_task_that_waits_for_a_service_is_never_parked() -> None:

@@ -10,8 +10,9 @@ from typing import Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from processor.core.rows import ShardRow
+from processor.core.rows import AppRow, ShardRow, StreamKey
 from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
 from processor.model import END, Position, Shard, StreamInfo
 from processor.runtime.lease_loop import Lease, LeaseLoop, LeasePorts
@@ -32,12 +33,13 @@ class Stream:
     """A source that only tells its shards."""
 
     shards: list[Shard]
+    info: StreamInfo = INFO
     error: Exception | None = None
 
     async def describe(self) -> StreamInfo:
         if self.error is not None:
             raise self.error
-        return INFO
+        return self.info
 
     async def list_shards(self) -> list[Shard]:
         if self.error is not None:
@@ -93,14 +95,17 @@ class Town:
     stops: list[asyncio.Event] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
 
-    def worker(self, work: Work | None = None, gate: object = open_gate) -> LeaseLoop:
+    def worker(
+        self, work: Work | None = None, gate: object = open_gate, app: str = "shop"
+    ) -> LeaseLoop:
         seed = len(self.loops)
         table = MemoryTable(self.content, gate)  # type: ignore[arg-type]
         rng = random.Random(seed)
         ports = LeasePorts(table, self.objects, self.stream, VirtualClock(), rng)
         self.logs.append(Log())
         self.stops.append(asyncio.Event())
-        self.loops.append(LeaseLoop(ports, work or self.count, observer=self.logs[-1]))
+        log, do = self.logs[-1], work or self.count
+        self.loops.append(LeaseLoop(ports, do, app=app, observer=log))
         self.tasks.append(asyncio.create_task(self.loops[-1].run(self.stops[-1])))
         return self.loops[-1]
 
@@ -227,13 +232,13 @@ async def test_the_first_start_is_pinned_for_all_that_come_later() -> None:
     async def wait(lease: Lease) -> None:
         await lease.stopping.wait()
 
-    loop = LeaseLoop(ports, wait, start="latest")
+    loop = LeaseLoop(ports, wait, app="shop", start="latest")
     task = asyncio.create_task(loop.run(asyncio.Event()))
     await asyncio.sleep(5)
     (row,) = here.rows().values()
     assert row.position == Position("at_time", str(INFO.service_date_ms))
     (app,) = here.content.apps.values()
-    assert app.start == row.position
+    assert app == AppRow("shop", StreamKey.of(INFO), row.position)
     task.cancel()
     await asyncio.wait([task])
 
@@ -346,7 +351,7 @@ async def test_a_worker_whose_row_was_deleted_joins_anew_and_goes_on() -> None:
     loop = here.worker()
     await asyncio.sleep(8)
     first_id = loop.worker_id
-    del here.content.workers[first_id]
+    del here.content.workers[StreamKey.of(INFO), first_id]
     await asyncio.sleep(20)
     assert loop.worker_id != first_id
     assert here.owners() == [0, 0]
@@ -363,6 +368,35 @@ async def test_what_must_exist_at_the_start_ends_the_run_if_it_does_not() -> Non
     here.worker()
     await asyncio.wait(here.tasks)
     assert here.tasks[0].exception() is here.stream.error
+
+
+@in_virtual_time
+async def test_two_streams_by_one_table_take_no_notice_of_each_other() -> None:
+    """Their shards are called alike, and were taken for held by the other's workers."""
+    here = town(2)
+    other = Town(Stream(here.stream.shards, replace(INFO, name="returns")), here.content)
+    here.worker()
+    other.worker()
+    await asyncio.sleep(10)
+    for loop in (*here.loops, *other.loops):
+        assert [lease.owner for lease in loop.leases()] == [loop.worker_id] * 2
+    await here.close()
+    await other.close()
+
+
+@in_virtual_time
+async def test_a_second_app_on_a_stream_and_table_is_refused_at_the_start() -> None:
+    here = town(1)
+    here.worker()
+    await asyncio.sleep(5)
+    here.worker(app="billing")
+    await asyncio.wait(here.tasks[1:])
+    complaint = str(here.tasks[1].exception())
+    assert complaint == (
+        "lease table: following stream orders as app 'billing' failed; app 'shop' follows it by"
+        " the same table: name a table of its own in state.table, or the same app"
+    )
+    await here.close()
 
 
 @in_virtual_time
