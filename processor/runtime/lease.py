@@ -194,7 +194,7 @@ class Lease:
     ) -> tuple[ShardRow, ShardRow]:
         """Write until it is known to be applied; the rows before and after it. LeaseLost if not."""
         write_id = f"{self._keeper.rng.getrandbits(64):016x}"
-        before, after = self.row, None
+        before, after, attempt = self.row, None, 0
         while True:
             current = await self._current(write_id)
             if after is not None and current.write_id == write_id:
@@ -204,18 +204,20 @@ class Lease:
                 before = current
                 after = await change(before, write_id)
             self._is_certain = False
-            await self._write_once(write, before, after)
+            await self._write_once(write, before, after, attempt)
+            attempt += 1
 
     async def _write_once(
         self,
         write: Callable[[ShardRow, ShardRow], Awaitable[Written]],
         before: ShardRow,
         after: ShardRow,
+        attempt: int,
     ) -> None:
         try:
             written = await self._effect(lambda: write(before, after))
         except (Outage, TimeoutError) as error:
-            await self._pause("commit", error, 0)
+            await self._pause("commit", error, attempt)
             return
         if written.row is not None:
             self.row, self._is_certain = written.row, True

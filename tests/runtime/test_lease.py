@@ -361,6 +361,19 @@ async def test_an_outage_is_waited_out_and_is_no_loss() -> None:
 
 
 @in_virtual_time
+async def test_a_commit_that_is_refused_again_and_again_is_tried_ever_later() -> None:
+    keeper = kept()
+    lease = keeper.claim()
+    refusals = 12
+    keeper.faults.script = [("write", "refuse")] * refusals
+    began_at = keeper.clock.monotonic()
+    await lease.checkpoint(at(1), b"one")
+    assert keeper.row().commit == 1
+    first_pause_s_max = 1.0
+    assert keeper.clock.monotonic() - began_at > refusals * first_pause_s_max
+
+
+@in_virtual_time
 async def test_nothing_starts_while_validity_is_in_doubt() -> None:
     keeper = kept()
     lease = keeper.claim()
