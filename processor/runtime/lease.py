@@ -21,6 +21,7 @@ from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import Mark, Position, Shard
 from processor.ports import Clock, LeaseTable, Written
 from processor.runtime.lease_observer import LeaseObserver
+from processor.runtime.shards import LISTING_TIMEOUT_S
 from processor.runtime.state_store import StateStore
 
 CALL_TIMEOUT_S = 5.0
@@ -171,7 +172,8 @@ class Lease:
         Then there is nothing more to do: return. Raises and waits like `checkpoint`.
         """
         async with self._lock:
-            rows = await self._retry("find children", lambda: self._child_rows(children))
+            find = functools.partial(self._keeper.child_rows, self.row, children)
+            rows = await self._retry("find children", find, LISTING_TIMEOUT_S)
 
             async def change(before: ShardRow, write_id: str) -> ShardRow:
                 pair = await self._store(before, write_id, position, state)
@@ -236,9 +238,6 @@ class Lease:
 
     async def _read(self) -> ShardRow | None:
         return await self._keeper.table.read_shard(self.row.stream, self.shard.id)
-
-    async def _child_rows(self, children: tuple[Shard, ...]) -> list[ShardRow]:
-        return await self._keeper.child_rows(self.row, children)
 
     async def _inherited(self) -> tuple[bytes, ...]:
         """What the parents ended with; of one that was gone at the application's start, nothing."""

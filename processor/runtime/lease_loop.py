@@ -26,11 +26,10 @@ from processor.ports import Clock, LeaseTable, ObjectStore
 from processor.runtime.lease import Lease as Lease
 from processor.runtime.lease import Restored as Restored
 from processor.runtime.lease_observer import LeaseObserver, Unobserved
-from processor.runtime.shards import Listing, Shards
+from processor.runtime.shards import LISTING_TIMEOUT_S, Listing, Shards
 from processor.runtime.state_store import StateStore
 
 CALL_TIMEOUT_S = 2.0  # below the gap between two reads that may count, and a heartbeat's period
-LISTING_TIMEOUT_S = 20.0  # ListShards of thousands of shards is many pages
 SWEEP_TIMEOUT_S = 60.0
 BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left to a later sweep
 JITTER = 0.2

@@ -12,6 +12,8 @@ from processor.errors import Unavailable
 from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable
 
+LISTING_TIMEOUT_S = 20.0  # ListShards of thousands of shards is many pages
+
 
 class Listing(Protocol):
     """What leases need of a source: which stream it is and which shards it has."""

@@ -86,6 +86,7 @@ class Keeping:
         self.valid = asyncio.Event()
         self.valid.set()
         self.ended: list[ShardRow] = []
+        self.listing_s = 0.0
 
     def valid_for_s(self) -> float:
         return 6.0 if self.valid.is_set() else -1.0
@@ -94,6 +95,7 @@ class Keeping:
         await self.valid.wait()
 
     async def child_rows(self, row: ShardRow, children: tuple[Shard, ...]) -> list[ShardRow]:
+        await asyncio.sleep(self.listing_s)
         return children_of(row, children, {row.id}, TRIM_HORIZON, "a")
 
     def on_committed(self, row: ShardRow) -> None:
@@ -248,6 +250,17 @@ async def test_an_applied_commit_whose_answer_was_lost_counts_once() -> None:
     await lease.checkpoint(at(1), b"one")
     assert keeper.row().commit == 1
     assert keeper.observer.lines[-1] == "committed"
+
+
+@in_virtual_time
+async def test_the_end_of_a_shard_waits_for_as_long_as_a_discovery_may_take() -> None:
+    keeper = kept()
+    keeper.listing_s = 15.0
+    lease = keeper.claim()
+    async with asyncio.timeout(60):
+        await lease.end(END, b"last", (Shard("shardId-000000000001", parents=(SHARD.id,)),))
+    assert keeper.row().ended
+    assert not any("find children" in line for line in keeper.observer.lines)
 
 
 @in_virtual_time
