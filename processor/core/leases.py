@@ -35,6 +35,7 @@ class Machine:
         self.worker_id = worker_id
         self.is_dead = False
         self.is_finished = False
+        self._is_leaving = False  # Leave went out: our row may be gone by that
         self._timing = timing
         self._leases: dict[str, Lease] = {}
         self._fleet = Fleet(worker_id, timing)
@@ -114,7 +115,7 @@ class Machine:
         if known - set(self._fleet.live()):
             self._shards_at = now  # somebody went: what was his is claimed by its rows
         mine = self._fleet.workers.get(self.worker_id)
-        if mine is None or mine.buried:
+        if mine.buried if mine is not None else not self._is_leaving:
             self._die()
 
     def on_shards(
@@ -257,6 +258,8 @@ class Machine:
             return False
         if isinstance(command, c.Heartbeat | c.Join):
             self._standing.on_sent(command.row, now)
+        elif isinstance(command, c.Leave):
+            self._is_leaving = True
         elif isinstance(command, c.ReadWorkers):
             self._workers_at = now + self._timing.read_s  # from the send: slow answers add no gap
         return True
@@ -311,7 +314,7 @@ class Machine:
         return not is_held and not self._agenda.is_any_under_way("shard ")
 
     def _reads(self, now: float) -> Iterator[c.Command]:
-        if not self._standing.has_joined:
+        if not self._standing.has_joined or self._is_leaving:
             return
         if self._agenda.is_due(self._workers_at, now):
             yield c.ReadWorkers()

@@ -334,6 +334,20 @@ def test_a_stop_before_anything_was_claimed_ends_at_once() -> None:
     assert world.content.workers == {}
 
 
+def test_workers_read_while_our_own_row_goes_are_not_taken_for_our_death() -> None:
+    machine = Machine("a", TIMING)
+    machine.commands(0.0)
+    machine.on_heartbeat(True, 0.0, 0.0)
+    assert c.ReadWorkers() in machine.commands(0.0)
+    machine.on_stop(0.1)
+    assert machine.commands(0.1) == [c.Leave("a")]
+    machine.on_workers([], 0.2)  # served after the row was deleted
+    assert not machine.is_dead
+    assert machine.commands(5.0) == []  # nor is anything read any more
+    machine.on_left()
+    assert machine.is_finished
+
+
 def test_a_stop_while_the_table_is_out_ends_all_the_same() -> None:
     world = World(3)
     world.join("a")
