@@ -27,7 +27,7 @@ from processor.errors import Outage, ProcessorError, Throttled, Unavailable
 # A TimeoutError is an OSError.
 FOREIGN = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, OSError)
 
-THROTTLED = (
+_THROTTLED = (
     "Throttl",
     "ThroughputExceeded",
     "RequestLimitExceeded",
@@ -92,7 +92,7 @@ def translated(error: Exception, subject: Subject, operation: str) -> ProcessorE
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, NoRegionError)):
         remedy = "set AWS_REGION and give credentials (a role, a profile, AWS_ACCESS_KEY_ID)"
         return Unavailable(subject.name, action, f"{error}: {remedy}")
-    if any(word in code for word in THROTTLED):
+    if is_throttling(code):
         return Throttled(subject.service, operation, f"{subject.name}: {code}: {error}")
     if any(word in code for word in _MISSING):
         return Unavailable(subject.name, action, f"it does not exist: {subject.create}")
@@ -101,6 +101,11 @@ def translated(error: Exception, subject: Subject, operation: str) -> ProcessorE
     if is_malformed(error):
         return Unavailable(subject.name, action, f"{error}: {subject.shape}")
     return Outage(subject.service, operation, f"{subject.name}: {code}: {error}")
+
+
+def is_throttling(code: str) -> bool:
+    """Whether the service's code says that we ask too often."""
+    return any(word in code for word in _THROTTLED)
 
 
 def is_malformed(error: Exception) -> bool:

@@ -18,15 +18,13 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from processor.aws_errors import is_throttling
 from processor.observe.board import Board, Totals
 from processor.observe.latency import Latency
 from processor.observe.leases import LeaseReporter
 from processor.observe.metrics import Metrics
 from processor.observe.steps import StepReporter
 from processor.ports import Clock
-
-# What services call "slow down" (as `sinks.aws` has it).
-_THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "SlowDown", "429")
 
 
 class About(Struct, frozen=True):
@@ -165,7 +163,7 @@ class SinkReporter:
         metrics = self._board.metrics
         metrics.add("retries_total", n, service=service, reason=reason)
         metrics.add("errors_total", stage="put", kind=reason)
-        if any(part in reason for part in _THROTTLES):
+        if is_throttling(reason):
             metrics.add("throttled_total", service=service, operation="put")
         self._board.log.warning(
             "put_failed", message=f"{sink}: {n} entries are put again", error_kind=reason

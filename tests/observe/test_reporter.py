@@ -289,7 +289,12 @@ def test_published_events_and_dead_letters_are_counted_apart(bench: Bench) -> No
 
 
 @pytest.mark.parametrize(
-    ("reason", "throttled"), [("ThrottlingException", 1), ("InternalFailure", None)]
+    ("reason", "throttled"),
+    [
+        ("ThrottlingException", 1),
+        ("ProvisionedThroughputExceededException", 1),
+        ("InternalFailure", None),
+    ],
 )
 def test_a_retried_put_names_the_service_and_the_reason(
     bench: Bench, reason: str, throttled: int | None
