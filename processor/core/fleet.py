@@ -22,8 +22,11 @@ class Seen(NamedTuple):
 
 
 class Fleet:
-    """Worker rows, shard rows and liveness as of the last reads; `me` is in none of its answers
-    but those about who may take shards."""
+    """Worker rows, shard rows and liveness as of the last reads.
+
+    Our own row (`me`) counts among the `live`, and nowhere else: what we hold comes as an argument,
+    for it is newer than our row.
+    """
 
     def __init__(self, me: str, timing: Timing) -> None:
         self.me = me
