@@ -11,11 +11,11 @@ from processor.model import Mark, Page, Position
 
 def is_behind(position: Position, other: Position) -> bool:
     """Whether `position` comes before `other`, both of one shard; sequence numbers are integers."""
-    return _place(position) < _place(other)
+    return place(position) < place(other)
 
 
-def _place(position: Position) -> tuple[int, int]:
-    """Starts come before all records, `END` after them."""
+def place(position: Position) -> tuple[int, int]:
+    """Orders a shard's positions: starts of either kind, sequence numbers as integers, `END`."""
     if position.kind == "after":
         return 1, int(position.value)
     return (2, 0) if position.kind == "end" else (0, 0)

@@ -18,6 +18,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from processor.core.pages import place
 from processor.model import END, Mark, Position, Shard, StreamInfo
 
 SEQUENCE_DIGITS = 64  # the longest sequence number; DynamoDB's own numbers hold 38 digits
@@ -175,8 +176,8 @@ def is_ahead(entry: CommittedMark, pair: Pair) -> bool:
     Not by the numbers alone: an owner who replays may commit on its way to a mark made before. At
     the pair's own position they decide, for a mark is applied there before anything is committed.
     """
-    place, start = position_order(entry.mark.position), position_order(pair.position)
-    return place > start or (place == start and entry.commit > pair.commit)
+    at, start = place(entry.mark.position), place(pair.position)
+    return at > start or (at == start and entry.commit > pair.commit)
 
 
 def marked(row: ShardRow, mark: Mark, write_id: str) -> ShardRow:
@@ -233,9 +234,3 @@ def position_of(text: str) -> Position:
         case "trim_horizon" | "end":
             return Position(kind)
     raise ValueError(f"position {text!r}: expected after, at_time, trim_horizon or end")
-
-
-def position_order(position: Position) -> tuple[int, int]:
-    """Orders a shard's positions: starts, then sequence numbers as integers, then END."""
-    rank = {"trim_horizon": 0, "at_time": 1, "after": 2, "end": 3}[position.kind]
-    return rank, int(position.value or 0)

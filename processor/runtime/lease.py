@@ -24,7 +24,7 @@ from processor.runtime.lease_observer import LeaseObserver
 from processor.runtime.shards import LISTING_TIMEOUT_S
 from processor.runtime.state_store import StateStore
 
-CALL_TIMEOUT_S = 5.0
+SHARD_CALL_TIMEOUT_S = 5.0  # nobody but the shard itself waits for its calls
 STATE_BYTES_PER_S = 1_000_000  # a state's call may take as much longer as it has bytes
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 5.0
@@ -292,7 +292,10 @@ class Lease:
         return before, after
 
     async def _retry(
-        self, operation: str, call: Callable[[], Awaitable[T]], timeout_s: float = CALL_TIMEOUT_S
+        self,
+        operation: str,
+        call: Callable[[], Awaitable[T]],
+        timeout_s: float = SHARD_CALL_TIMEOUT_S,
     ) -> T:
         """Repeat what has no effect by itself, through outages, while the lease may be ours."""
         attempt = 0
@@ -309,7 +312,7 @@ class Lease:
         """Start only while valid, and take no longer than validity lasts."""
         await self.fence()
         rest_s = self.valid_for_s() + self._margin_s
-        async with asyncio.timeout(min(CALL_TIMEOUT_S, rest_s)):
+        async with asyncio.timeout(min(SHARD_CALL_TIMEOUT_S, rest_s)):
             return await call()
 
     async def _pause(self, operation: str, error: Exception, attempt: int) -> None:
@@ -322,4 +325,4 @@ class Lease:
 
 def _timeout_s(size: int) -> float:
     """For a state of that size; nothing refers to it while it is put, so validity may pass."""
-    return CALL_TIMEOUT_S + size / STATE_BYTES_PER_S
+    return SHARD_CALL_TIMEOUT_S + size / STATE_BYTES_PER_S

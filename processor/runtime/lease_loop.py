@@ -29,7 +29,7 @@ from processor.runtime.lease_observer import LeaseObserver, Unobserved
 from processor.runtime.shards import LISTING_TIMEOUT_S, Listing, Shards
 from processor.runtime.state_store import StateStore
 
-CALL_TIMEOUT_S = 2.0  # below the gap between two reads that may count, and a heartbeat's period
+UPKEEP_TIMEOUT_S = 2.0  # below the gap between two reads that may count, and a heartbeat's period
 SWEEP_TIMEOUT_S = 60.0
 BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left to a later sweep
 JITTER = 0.2
@@ -383,8 +383,8 @@ def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
 
 def _timeout_s(command: c.Command) -> float:
     if isinstance(command, c.ReadShards):
-        return LISTING_TIMEOUT_S if command.discover else 2 * CALL_TIMEOUT_S
-    return CALL_TIMEOUT_S
+        return LISTING_TIMEOUT_S if command.discover else 2 * UPKEEP_TIMEOUT_S
+    return UPKEEP_TIMEOUT_S
 
 
 def _end_by(error: Exception) -> TaskEnd:
