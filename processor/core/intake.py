@@ -50,12 +50,12 @@ class Batch:
         self.page = page
         self.index: Rows = np.flatnonzero(good)
         self.arrivals_ms: Ints = page.arrivals_ms[self.index]
-        self.partition_keys = _where(page.partition_keys, good)
+        self.partition_keys = where(page.partition_keys, good)
         self.valid: Bools = np.ones(len(self.index), dtype=np.bool_)
         self.rejects = {i: Reject(i, fault.reason, fault.detail) for i, fault in faults.items()}
         self._payload_max = max(map(len, page.payloads), default=0)
         self._fields = fields
-        self._rows = _where(rows, good)
+        self._rows = where(rows, good)
         self._values: dict[str, list[Any]] = {}
         self._numbers: dict[str, Floats] = {}
 
@@ -117,7 +117,8 @@ class Batch:
         return None if path is None else _text(self.column(path)[i])
 
 
-def _where(values: list[Any], mask: Bools) -> list[Any]:
+def where(values: list[Any], mask: Bools) -> list[Any]:
+    """The values at which the mask is true; the list itself where it is true for all."""
     return values if mask.all() else list(compress(values, mask.tolist()))
 
 

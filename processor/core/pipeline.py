@@ -11,7 +11,6 @@ come after its window's closing is late by the watermark before it, and is not c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress
 from typing import Annotated
 
 import msgspec
@@ -270,10 +269,9 @@ class ShardPipeline:
         rows = np.flatnonzero(taken)
         if not len(rows):
             return
-        flags = taken.tolist()
         rule.add(
-            [list(compress(batch.column(path), flags)) for path in rule.plan.spec.group_by],
-            list(compress(batch.partition_keys, flags)),
+            [intake.where(batch.column(path), taken) for path in rule.plan.spec.group_by],
+            intake.where(batch.partition_keys, taken),
             times[rows],
             {path: batch.numbers(path)[rows] for path in rule.plan.numeric_fields},
             self._sample_of(batch, rows),
