@@ -27,7 +27,7 @@ from processor.model import END, TRIM_HORIZON, Mark, Position, Shard
 from processor.ports import LeaseTable
 from processor.stores.dynamodb import DynamoTable, create_table
 from processor.stores.memory import MemoryTable
-from tests.faults import Answer, CutAfter, Garble, fault_proxy
+from tests.faults import Answer, CutAfter, FaultProxy, Garble, fault_proxy
 from tests.support import aws_client
 
 STREAM = StreamKey("orders", 1_600_000_000_000)
@@ -228,6 +228,21 @@ async def test_nothing_that_a_stale_epoch_writes_is_accepted(table: LeaseTable) 
     assert await table.read_shards(STREAM) == [stolen]
 
 
+async def test_what_an_owners_earlier_epoch_still_writes_is_refused(table: LeaseTable) -> None:
+    """The same owner and commit: only the epoch tells a failed task's late write from the new's."""
+    row = await owned(table)
+    again = claimed(row, "a", 0)
+    assert (await table.write(row, again)).applied
+    late = [
+        commit(row, "5"),
+        marked(row, Mark(TRIM_HORIZON, "idle", 1), "w"),
+        released(row, None, moved=False),
+    ]
+    for after in late:
+        assert not (await table.write(row, after)).applied
+    assert await table.read_shard(STREAM, row.id) == again
+
+
 async def test_what_a_released_owner_still_writes_is_refused(table: LeaseTable) -> None:
     row = await owned(table)
     free = released(row, "b", moved=True)
@@ -404,3 +419,34 @@ async def test_rows_beyond_one_page_of_a_query_are_read(
     for number in range(60):
         await table.join(STREAM, WorkerRow(f"worker-{number:03d}", 1, held=held))
     assert len(await table.read_workers(STREAM)) == 60
+
+
+async def spied(stack: AsyncExitStack, url: str) -> tuple[DynamoTable, FaultProxy]:
+    """A table, and a proxy that does no harm and keeps the requests that passed."""
+    await dynamo(stack, url)
+    operations = {"TransactWriteItems", "Query", "UpdateItem", "PutItem"}
+    proxy = await stack.enter_async_context(fault_proxy(url, operations))
+    client = await stack.enter_async_context(aws_client("dynamodb", proxy.url))
+    return DynamoTable(client, "leases"), proxy
+
+
+async def test_a_shards_end_and_its_children_are_one_transaction(
+    stack: AsyncExitStack, ministack: str
+) -> None:
+    table, proxy = await spied(stack, ministack)
+    row = await owned(table)
+    after = ended(row, row.pairs[-1], replace(pair(row, "5"), position=END), "w")
+    assert (await table.end(row, after, [fresh(1, 0), fresh(2, 0)])).applied
+    transactions = [one["TransactItems"] for one in proxy.passed if "TransactItems" in one]
+    assert [len(items) for items in transactions] == [3]
+
+
+async def test_every_read_of_rows_is_consistent(stack: AsyncExitStack, ministack: str) -> None:
+    table, proxy = await spied(stack, ministack)
+    row = await owned(table)
+    await table.read_shards(STREAM)
+    await table.read_workers(STREAM)
+    await table.read_shard(STREAM, row.id)
+    queries = [one for one in proxy.passed if "KeyConditionExpression" in one]
+    assert len(queries) >= 3
+    assert all(query["ConsistentRead"] for query in queries)

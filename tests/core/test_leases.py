@@ -220,6 +220,17 @@ def test_what_b_was_given_lately_is_not_given_to_c_before_it_rested() -> None:
     assert world.counts() == {"a": 3, "b": 3, "c": 3}
 
 
+def test_what_is_moved_is_released_to_the_worker_that_takes_it() -> None:
+    world = World(2)
+    world.join("a")
+    world.run(5)
+    world.join("b")
+    world.run(20)
+    releases = told(world, "Release")
+    assert releases
+    assert all(line.endswith("to b") for line in releases)
+
+
 def test_what_was_moved_is_claimed_once() -> None:
     world = World(4)
     world.join("a")

@@ -218,6 +218,21 @@ async def test_a_shard_ends_with_its_children_and_its_last_state() -> None:
     assert lease.has_ended
 
 
+@in_virtual_time
+async def test_a_state_is_stored_before_the_row_names_it() -> None:
+    keeper = kept()
+    order: list[tuple[str, str]] = []
+
+    async def gate(operation: str, side: Literal["before", "after"]) -> None:
+        await asyncio.sleep(0.5 if operation == "put" else 0.001)
+        order.append((operation, side))
+
+    keeper.table = MemoryTable(keeper.content, gate)
+    keeper.states = StateStore(keeper.table.items, keeper.objects)
+    await keeper.claim().checkpoint(at(1), b"one")
+    assert order.index(("put", "after")) < order.index(("write", "before"))
+
+
 # ---- answers that were lost
 
 

@@ -430,6 +430,23 @@ async def test_a_stream_that_is_away_at_a_restart_stops_nobody_from_resuming() -
     await here.close()
 
 
+@in_virtual_time
+async def test_validity_counts_from_the_send_of_a_slow_heartbeat() -> None:
+    here, latency_s = town(1), 1.5
+
+    async def gate(operation: str, side: str) -> None:
+        await asyncio.sleep(latency_s if (operation, side) == ("heartbeat", "after") else 0.001)
+
+    loop = here.worker(gate=gate)
+    await asyncio.sleep(20)
+    most = 0.0
+    for _ in range(200):
+        await asyncio.sleep(0.05)
+        most = max(most, loop.valid_for_s())
+    assert 0 < most <= 8.0 - 2.0 - latency_s
+    await here.close()
+
+
 # ---- upkeep and stopping
 
 

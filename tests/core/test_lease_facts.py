@@ -1,0 +1,93 @@
+"""The lease machine given its facts one by one: what it must not do yet, and what it may."""
+
+from collections.abc import Sequence
+
+from processor.core import commands as c
+from processor.core.leases import Machine
+from processor.core.rows import ShardRow, WorkerRow, claimed, fresh_row
+from processor.model import TRIM_HORIZON, Shard
+from tests.core.lease_world import STREAM, TIMING, shard_id
+
+SILENT = WorkerRow("z", 7)
+BURIED = WorkerRow("z", 7, buried=True)
+
+
+def fresh() -> ShardRow:
+    return fresh_row(STREAM, Shard(shard_id(0)), TRIM_HORIZON)
+
+
+def joined(rows: Sequence[ShardRow], *others: WorkerRow) -> Machine:
+    """Worker a, who joined at 0 and has read all shards once and all workers twice."""
+    machine = Machine("a", TIMING)
+    machine.commands(0.0)
+    machine.on_heartbeat(True, 0.0, 0.0)
+    machine.on_shards(rows, 0.0, 0.0, 1.0)
+    for at in (0.0, 0.1):
+        machine.on_workers([WorkerRow("a", 1), *others], at)
+    return machine
+
+
+def kinds(commands: Sequence[c.Command]) -> set[str]:
+    return {type(command).__name__ for command in commands}
+
+
+def test_nothing_takes_effect_with_less_validity_than_the_margin() -> None:
+    machine = joined([fresh()])
+    now = TIMING.validity_s - TIMING.margin_s + 0.1
+    machine.on_shards([fresh()], now, now, 1.0)
+    for at in (now - 0.05, now):
+        machine.on_workers([WorkerRow("a", 1)], at)
+    assert machine.valid_for_s(now) < 0
+    assert not kinds(machine.commands(now)) & {"Claim", "Bury", "Release", "Forget"}
+
+
+def test_a_read_without_our_own_row_is_our_death() -> None:
+    machine = joined([])
+    machine.on_workers([], 0.2)
+    assert machine.is_dead
+
+
+def test_nothing_of_a_dead_workers_is_claimed_before_its_burial_is_read() -> None:
+    row = claimed(fresh(), "z", 0)
+    machine = joined([row], SILENT)
+    now, seen = 0.1, set[str]()
+    while now < TIMING.dead_after_s + 5:
+        now += 1.0
+        machine.on_heartbeat(True, now, now)
+        machine.on_workers([WorkerRow("a", 1), SILENT], now)
+        commands = machine.commands(now)
+        seen |= kinds(commands)
+        for command in commands:
+            if isinstance(command, c.ReadShard):
+                machine.on_shard(row.id, row, now)
+            elif isinstance(command, c.Bury):
+                machine.on_failed(command, now)  # nobody knows whether it was applied
+    assert "Bury" in seen
+    assert "Claim" not in seen
+    machine.on_buried("z", now)
+    machine.on_workers([WorkerRow("a", 1), BURIED], now)
+    machine.on_shard(row.id, row, now)
+    assert "Claim" in kinds(machine.commands(now))
+
+
+def test_a_failed_read_of_the_workers_starts_everybodys_silence_anew() -> None:
+    machine = joined([], SILENT)
+    now, seen = 0.1, set[str]()
+    while now < TIMING.dead_after_s + 3:
+        now += 1.0
+        machine.on_heartbeat(True, now, now)
+        if 10 < now < 11.5:
+            machine.on_failed(c.ReadWorkers(), now)
+        else:
+            machine.on_workers([WorkerRow("a", 1), SILENT], now)
+        seen |= kinds(machine.commands(now))
+    assert "Bury" not in seen
+
+
+def test_a_buried_workers_row_stays_until_all_shards_were_read_again() -> None:
+    """He may have claimed since our last read: a shard in the name of nobody is harder to judge."""
+    machine = joined([], SILENT)
+    machine.on_workers([WorkerRow("a", 1), BURIED], 1.0)
+    assert "Forget" not in kinds(machine.commands(1.0))
+    machine.on_shards([], 1.1, 1.2)
+    assert "Forget" in kinds(machine.commands(1.3))
