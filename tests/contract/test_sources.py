@@ -21,6 +21,7 @@ from processor.sources.wire import Wire
 from tests.clocks import VirtualClock
 
 SHARD = "shardId-000000000000"
+HANGS_S = 10  # the slowest of these reads takes less than one
 CHILDREN = ("shardId-000000000001", "shardId-000000000002")
 HALF = 2**127
 
@@ -89,10 +90,11 @@ def payloads(count: int, first: int = 0) -> list[bytes]:
 
 
 async def pages_of(reader: ShardReader, records: int) -> list[Page]:
-    """Pages until `records` have come."""
+    """Pages until `records` have come; what has not come within `HANGS_S` never will."""
     pages: list[Page] = []
-    while sum(map(len, pages)) < records:
-        pages.append(await reader.read())
+    async with asyncio.timeout(HANGS_S):
+        while sum(map(len, pages)) < records:
+            pages.append(await reader.read())
     return pages
 
 

@@ -163,6 +163,15 @@ def test_what_differs_between_a_run_and_its_repeat_is_not_in_the_id():
     assert (first.id, first.detail) == (again.id, again.detail)
 
 
+def test_no_figure_of_an_anomaly_is_in_its_id():
+    first = events.anomaly_event(ME, WINDOW, ALARM, sink="bus")
+    for name in ("value", "expected", "lower", "upper", "score", "threshold"):
+        other = replace(ALARM, **{name: 8.250000000000002})
+        assert events.anomaly_event(ME, WINDOW, other, sink="bus").id == first.id, name
+    other = replace(WINDOW, values={"orders": 3, "revenue": 12.500000000000002})
+    assert events.anomaly_event(ME, other, ALARM, sink="bus").id == first.id
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     list(

@@ -93,6 +93,13 @@ def test_a_throttle_starts_the_ten_seconds_again():
     assert pacing.reads_per_s == 1.0
 
 
+def test_the_rate_comes_back_once_in_ten_seconds_however_often_it_is_asked_for():
+    pacing = paced_after("throttle", "throttle")
+    for now in (10.0, 10.25, 10.5, 11.0, 19.9):
+        pacing.next_at(now)
+    assert pacing.reads_per_s == 1.25
+
+
 @pytest.mark.parametrize(
     ("errors", "wait_s"), [(1, 0.25), (2, 0.25), (3, 0.4), (5, 1.6), (8, 10.0), (2_000, 10.0)]
 )

@@ -76,6 +76,12 @@ def test_an_entry_over_the_limit_is_refused_at_once_and_holds_nobody_up():
     assert "1000" in message
 
 
+def test_an_entry_of_exactly_the_limit_goes_and_one_byte_more_is_refused():
+    packing = Packing(LIMITS, [1_000, 1_001], ["a", "b"])
+    assert indices(packing.commands(0)) == [(0,)]
+    assert [refusal.index for refusal in packing.refusals] == [1]
+
+
 def test_the_repr_tells_the_person_on_call_where_the_entries_are():
     packing = Packing(LIMITS, [1] * 3, ["a", "a", "b"])
     packing.commands(0)

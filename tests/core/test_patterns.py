@@ -157,6 +157,12 @@ def test_numeric_tells_integers_apart_that_a_double_can_not() -> None:
     assert matching([{"numeric": [">", 2**53]}], [2**53, 2**53 + 1]) == [2**53 + 1]
 
 
+def test_a_range_has_both_ends_on_a_column_of_numbers() -> None:
+    pattern = patterns.compile({"a": [{"numeric": [">", 0, "<=", 5]}]}, "where")
+    column = [-1, 0, 0.5, 5, 5.5, 6]
+    assert pattern.mask({"a": column}, 6).tolist() == [False, False, True, True, False, False]
+
+
 def test_anything_but_never_takes_an_absent_field() -> None:
     assert matching([{"anything-but": ["a", "b"]}], ["a", "c", ABSENT, None, 5]) == ["c", None, 5]
     assert matching([{"anything-but": {"prefix": "x-"}}], ["x-1", "y", ABSENT]) == ["y"]

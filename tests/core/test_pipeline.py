@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from processor.core.pipeline import ShardPipeline
 from processor.errors import StateUnreadable
-from processor.model import Mark, Position, Shard
+from processor.model import AggregateSpec, Mark, Position, Shard
 from tests.core import streams
 from tests.core.streams import MINUTE_MS, START_MS
 
@@ -115,8 +115,10 @@ def fingerprint() -> str:
     """Of all that a pipeline yields and keeps."""
     pipeline = streams.fresh(streams.plan())
     pages = streams.pages(streams.records(11, 3_000), range(0, 3_000, 170))
-    events, letters = streams.yielded([pipeline.feed(page) for page in pages])
-    return hashlib.sha256(repr((events, letters)).encode() + pipeline.snapshot()).hexdigest()
+    steps = [pipeline.feed(page) for page in pages]
+    snapshot = pipeline.snapshot()
+    events, letters = streams.yielded([*steps, pipeline.end()])
+    return hashlib.sha256(repr((events, letters)).encode() + snapshot).hexdigest()
 
 
 def one(at_ms: int, n: int, store: str = "store-1", **more: object) -> streams.Record:
@@ -143,6 +145,16 @@ def test_an_idle_mark_closes_what_it_passes_and_is_due_only_then() -> None:
     assert pipeline.mark(Mark(pipeline.position, "idle", end)).events == [], "a repeat is harmless"
 
 
+def test_a_mark_behind_the_watermark_changes_nothing() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=())))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    pipeline.feed(streams.page([one(start, 1), one(start + 70_000, 2)]))
+    before = pipeline.watermark_ms, pipeline.snapshot()
+    assert pipeline.position is not None
+    assert pipeline.mark(Mark(pipeline.position, "idle", start)).events == []
+    assert (pipeline.watermark_ms, pipeline.snapshot()) == before
+
+
 def test_a_wrong_clock_counts_but_does_not_close_everybodys_windows() -> None:
     pipeline = streams.fresh(streams.plan(streams.rule(detect=())))
     start = START_MS // MINUTE_MS * MINUTE_MS
@@ -153,6 +165,24 @@ def test_a_wrong_clock_counts_but_does_not_close_everybodys_windows() -> None:
     too_far = one(start + 70 * MINUTE_MS, 3)._replace(arrival_ms=start + 1_000)
     letters = pipeline.feed(streams.page([too_far])).dead_letters
     assert [letter.reason for letter in letters] == ["future"]
+
+
+def test_a_rejected_record_moves_no_watermark() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=())))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    bad = one(start + 10 * MINUTE_MS, 2, amount=None)
+    step = pipeline.feed(streams.page([one(start, 1), bad, one(start + 1_000, 3)]))
+    assert [letter.reason for letter in step.dead_letters] == ["missing_field"]
+    assert pipeline.watermark_ms == start + 1_000 - 5_000
+    assert pipeline.totals.late == 0
+
+
+def test_of_several_bad_fields_the_first_that_the_rule_names_is_told() -> None:
+    fields = [f"field-{n}" for n in range(12)]
+    sums = tuple(AggregateSpec(f"sum-{n}", "sum", field) for n, field in enumerate(fields))
+    pipeline = streams.fresh(streams.plan(streams.rule(aggregates=sums, detect=())))
+    (letter,) = pipeline.feed(streams.page([one(START_MS, 1)])).dead_letters
+    assert letter.detail.startswith("field-0:")
 
 
 def test_without_a_time_field_arrival_is_event_time() -> None:
@@ -181,6 +211,23 @@ def test_a_key_that_goes_silent_is_still_judged() -> None:
     assert alarms[0]["count"] == 0
     assert alarms[0]["values"]["orders"] == 0
     assert alarms[0]["values"]["average"] is None
+
+
+def test_the_bound_on_empty_windows_holds_over_a_restore() -> None:
+    plan = streams.plan(streams.rule())
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    steady, moved = streams.fresh(plan), streams.fresh(plan)
+    for pipeline in (steady, moved):
+        pipeline.feed(streams.page([one(start, 1)]))
+    position = steady.position
+    assert position is not None
+    for minutes in (60, 90, 150, 300):
+        mark = Mark(position, "idle", start + minutes * MINUTE_MS)
+        successor = streams.fresh(plan)
+        successor.restore(moved.snapshot(), position)
+        moved = successor
+        assert moved.mark(mark) == steady.mark(mark)
+        assert moved.snapshot() == steady.snapshot()
 
 
 def test_records_that_an_explicit_hash_key_sent_elsewhere_carry_their_shard() -> None:
@@ -269,6 +316,18 @@ def test_a_long_gap_is_closed_in_steps_of_bounded_work_that_are_one_together() -
     assert [event for step in steps for event in step.events] == whole.events
     assert steps[-1].counts == whole.counts
     assert in_turns.snapshot() == one_step.snapshot()
+
+
+def test_a_restored_watermark_makes_late_what_was_late_before() -> None:
+    plan = streams.plan(streams.rule(detect=()))
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    before, after = streams.fresh(plan), streams.fresh(plan)
+    before.feed(streams.page([one(start, 1), one(start + 70_000, 2)]))
+    assert before.position is not None
+    after.restore(before.snapshot(), before.position)
+    assert after.watermark_ms == before.watermark_ms
+    after.feed(streams.page([one(start + 1, 3)]))
+    assert after.totals.late == 1
 
 
 @pytest.mark.parametrize(

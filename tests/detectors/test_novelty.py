@@ -36,6 +36,12 @@ def test_a_value_four_times_the_usual_raises_and_says_what_is_known():
     )
 
 
+def test_what_is_expected_is_the_mean_without_the_value_itself():
+    series = Series("novelty", size_ms=3_600_000)
+    series.see_all([10.0] * (24 * 10))
+    assert series.see(1_000).expected == 10.0
+
+
 def test_what_happens_each_night_is_remembered():
     values = np.array(orders(14))
     values[6::PER_DAY] = 200.0  # 1:00, each night
@@ -58,6 +64,19 @@ def test_the_same_again_does_not_raise_again():
     series = Series("novelty")
     series.see_all(orders(9))
     assert [one.raised for one in series.see_all([40, 40, 40])] == [True, False, False]
+
+
+def test_what_is_less_strange_than_what_was_just_told_is_not_told():
+    values = orders(9)
+    series, other = Series("novelty"), Series("novelty")
+    for one in (series, other):
+        one.see_all(values)
+    assert other.see(60).raised, "by itself it would be told"
+    assert series.see(10_000).raised
+    series.see_all(values[-PER_DAY:][:20])
+    said = series.see(60)
+    assert said.score >= 2.2, "it is strange all the same"
+    assert not said.raised
 
 
 def test_an_escalation_raises_again():

@@ -12,7 +12,7 @@ import pytest
 from processor.core.packing import TOO_LARGE
 from processor.errors import Outage, Throttled, Unavailable
 from processor.model import DerivedEvent
-from processor.sinks.eventbridge import EventBridgeOptions, EventBridgeSink, entry_bytes
+from processor.sinks.eventbridge import EventBridgeOptions, EventBridgeSink, _results, entry_bytes
 from tests.clocks import VirtualClock
 from tests.faults import Answer, CutAfter, FailEntries, FaultProxy, Garble, Hang, Pass, fault_proxy
 from tests.support import Recorder, aws_client
@@ -154,6 +154,12 @@ async def test_entries_that_fail_alone_go_again_alone(sink, proxy, seen):
     assert seen.reasons == {"ThrottlingException", "InternalFailure"}
 
 
+def test_an_entry_that_has_neither_an_id_nor_a_code_was_not_taken():
+    taken, unsaid = _results({"Entries": [{"EventId": "e"}, {}]})
+    assert taken.code is None
+    assert unsaid.code == "InternalFailure"
+
+
 async def test_an_entry_that_lacks_a_permission_waits_for_it(sink, proxy, seen):
     proxy.script.append(FailEntries({0: "AccessDeniedException"}))
     assert await sink.put([event(n) for n in range(3)]) == []
@@ -215,6 +221,10 @@ async def test_requests_stay_below_the_limit_of_bytes(proxy, seen):
         sink = make(client, seen, request_bytes_max=3 * entry_bytes(events[0]))
         assert await sink.put(events) == []
     assert sorted(len(request["Entries"]) for request in proxy.passed) == [2, 3, 3]
+
+
+def test_a_request_is_by_default_one_byte_below_what_the_service_refuses():
+    assert EventBridgeOptions().request_bytes_max == 1_000_000 - 1
 
 
 def test_an_entry_is_measured_as_the_service_measures_it():

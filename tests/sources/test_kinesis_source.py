@@ -14,6 +14,7 @@ from processor.ports import ShardReader
 from processor.sources.budget import ByteBudget
 
 SHARD = "shardId-000000000000"
+HANGS_S = 10  # the slowest of these reads takes less than one
 CHILDREN = ["shardId-000000000001", "shardId-000000000002"]
 
 
@@ -22,9 +23,11 @@ def payloads(count: int) -> list[bytes]:
 
 
 async def pages_until(reader: ShardReader, records: int) -> list[Page]:
+    """Pages until `records` have come; what has not come within `HANGS_S` never will."""
     pages: list[Page] = []
-    while sum(map(len, pages)) < records:
-        pages.append(await reader.read())
+    async with asyncio.timeout(HANGS_S):
+        while sum(map(len, pages)) < records:
+            pages.append(await reader.read())
     return pages
 
 
@@ -87,6 +90,20 @@ async def test_a_cut_answer_at_the_end_of_an_open_shard_is_not_taken_for_its_end
     await reader.close()
     assert page.children is None
     assert local.watcher.errors == {"garbled": 5}
+
+
+async def test_a_cut_answer_amid_a_closed_shard_is_not_taken_for_its_end(local):
+    local.load(payloads(20))
+    reader = local.source().open(SHARD, TRIM_HORIZON)
+    pages = [await reader.read()]
+    now_ms = local.server.now_ms()
+    local.server.model.stream("orders", now_ms).split(SHARD, 2**127, now_ms)
+    local.server.faults.add(Fault("empty", "GetRecords", times=3))
+    async with asyncio.timeout(HANGS_S):
+        while pages[-1].children is None:
+            pages.append(await reader.read())
+    await reader.close()
+    assert [payload for page in pages for payload in page.payloads] == payloads(20)
 
 
 async def test_throttling_halves_the_rate_and_errors_back_off(local):

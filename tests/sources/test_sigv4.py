@@ -80,3 +80,11 @@ def test_a_new_day_and_new_credentials_take_a_new_key():
         for wall_ms in (DAY_MS - 1, DAY_MS)
     ]
     assert len(set(signatures)) == 4
+
+
+def test_each_second_has_its_own_stamp():
+    signer = Signer("http://localhost:4566", "us-east-1", "kinesis")
+    stamps = [
+        signer.headers("t", b"", Keys("a", "s"), ms)["X-Amz-Date"] for ms in (0, 999, 1_000, 59_000)
+    ]
+    assert [stamp[-3:-1] for stamp in stamps] == ["00", "00", "01", "59"]
