@@ -48,7 +48,7 @@ STAGES: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "sum": ((Sum, "update"),),
     "max": ((Max, "update"),),
     "mean": ((Mean, "update"),),
-    "close windows": ((WindowTable, "close"), (Rule, "advance")),
+    "close windows": ((WindowTable, "close"), (Rule, "close"), (Rule, "due_ends")),
     "detectors": ((Scorer, "observe"),),
     "the rest": ((ShardPipeline, "feed"),),
 }

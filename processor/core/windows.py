@@ -137,12 +137,13 @@ class WindowTable:
         missing = np.flatnonzero(slots < 0)
         if not len(missing):
             return slots
-        new, first = np.unique(codes[missing], return_index=True)
+        new, first, which = np.unique(codes[missing], return_index=True, return_inverse=True)
         made = self._make(new, ordinals[missing][first])
+        slots[missing] = made[which]
         if sample_of is not None:
             firsts = missing[first].tolist()
             self._samples.update(zip(made.tolist(), map(sample_of, firsts), strict=True))
-        return self._slots.get(codes)
+        return slots
 
     def _make(self, codes: Hashes, ordinals: Ints) -> Rows:
         """Slots for codes that have none, each once."""
@@ -160,11 +161,12 @@ class WindowTable:
         reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
         fresh = range(self._made, self._made + n - len(reused))
         self._made = fresh.stop
-        self._columns.ensure(self._made)
-        self._views = [
-            {c.name: self._columns.arrays[f"{spec.name}.{c.name}"] for c in aggregator.columns}
-            for spec, aggregator in self._aggregates
-        ]
+        if self._made > self._columns.rows:
+            self._columns.ensure(self._made)
+            self._views = [
+                {c.name: self._columns.arrays[f"{spec.name}.{c.name}"] for c in aggregator.columns}
+                for spec, aggregator in self._aggregates
+            ]
         return np.array([*reused, *fresh], dtype=np.intp)
 
 
