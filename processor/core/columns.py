@@ -97,8 +97,10 @@ class SlotMap:
         self._clear(_CELLS_MIN)
 
     def _clear(self, cells: int) -> None:
-        self._keys = np.zeros(cells, dtype=np.uint64)
-        self._values = np.full(cells, _FREE)
+        # A key and its value lie side by side: one miss of the cache a look, not two.
+        table = np.zeros((cells, 2), dtype=np.uint64)
+        self._keys, self._values = table[:, 0], table[:, 1].view(np.int64)
+        self._values[:] = _FREE
         self._shift = np.uint64(64 - (cells.bit_length() - 1))
         self._used = 0  # tombstones included
         self.count = 0
