@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,11 +83,31 @@ def test_readiness_follows_the_workers_life(pipeline: Pipeline) -> None:
     run(main())
 
 
+def test_draining_is_told_by_status_and_metrics(pipeline: Pipeline) -> None:
+    process = app.Process(pipeline)
+    views = process.views()
+    assert views.status().state == "starting"
+    assert "processor_draining 0.0" in views.metrics().text().decode()
+    process.state = "draining"
+    assert views.status().state == "draining"
+    assert "processor_draining 1.0" in views.metrics().text().decode()
+
+
+@contextmanager
+def outlived(number: signal.Signals) -> Iterator[None]:
+    """Without a handler the signal would end the whole run, not one test."""
+    former = signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(number, former)
+
+
 async def test_a_first_signal_asks_for_an_end_in_order_and_a_second_one_ends_at_once(
     pipeline: Pipeline,
 ) -> None:
     process, stopping = app.Process(pipeline), asyncio.Event()
-    with app._signals(process, stopping):
+    with outlived(signal.SIGTERM), app._signals(process, stopping):
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(5):
             await stopping.wait()

@@ -302,6 +302,12 @@ def test_all_faults_are_told_at_once_in_order_of_lines() -> None:
     assert [error.split(":")[1] for error in errors] == ["1", "2", "9", "10"]
 
 
+def test_an_unknown_key_is_told_at_its_own_line_whatever_lies_below_it() -> None:
+    source = "source:\n  stream: orders\n  strem:\n    - x\n    - y"
+    (error,) = errors_of(shop(("source: {stream: orders, start: trim_horizon}", source)))
+    assert error.startswith("f.yaml:4: source.strem: found an unknown key")
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

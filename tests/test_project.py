@@ -58,6 +58,18 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert_says_nothing_bad(tool("hadolint"), "Dockerfile")
 
 
+def test_the_image_installs_by_hash_or_without_an_index() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    installs = re.findall(r"pip(?: --python \S+)? install [^&\n]*", dockerfile)
+    assert len(installs) == 3
+    assert all("--require-hashes" in one or "--no-deps --no-index" in one for one in installs)
+
+
+def test_the_image_runs_as_a_user_by_number() -> None:
+    users = re.findall(r"(?m)^USER (.*)$", (ROOT / "Dockerfile").read_text())
+    assert users[-1:] == ["10001:10001"]
+
+
 @pytest.mark.parametrize("script", [".ci/run", "requirements/environment.sh"])
 def test_scripts_can_be_run_and_parsed(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)

@@ -215,6 +215,13 @@ def test_a_window_that_ends_past_the_end_is_not_expected() -> None:
     assert rules == set()
 
 
+def test_a_window_that_ends_with_the_traffic_is_expected_and_none_after_it() -> None:
+    sent = [Sent("a", "counted", "order", "lima", T + 1, 1.0)]
+    end_ms = T + check.WINDOW_MS["orders"]
+    assert ("orders", "lima", T) in check.expected_windows(sent, end_ms)
+    assert ("orders", "lima", T) not in check.expected_windows(sent, end_ms - 1)
+
+
 def test_a_repeat_of_the_same_bytes_is_counted_but_harmless() -> None:
     events = details()
     outcome = judge(run([*events, events[0], events[0]]))

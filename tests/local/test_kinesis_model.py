@@ -123,6 +123,17 @@ def test_two_models_with_the_same_history_answer_the_same_bytes() -> None:
     assert history() == history()
 
 
+def test_the_page_that_reaches_the_end_of_a_closed_shard_is_the_last() -> None:
+    model = free_model()
+    put(model, b"a", b"b")
+    iterator = start(model)
+    model.stream("s", NOW).split(SHARD, HASH_KEYS // 2, NOW)
+    page = model.get_records(iterator, NOW, 10)
+    assert len(page.fragments) == 2
+    assert page.next_iterator is None
+    assert [child.shard_id[-1] for child in page.children] == ["1", "2"]
+
+
 # Sizes
 
 
@@ -292,6 +303,17 @@ def test_a_listing_token_lives_five_minutes() -> None:
     with pytest.raises(ServiceError) as error:
         model.listing(token, NOW + 300_001)
     assert refusal_of(error) == "ExpiredNextTokenException"
+
+
+def test_a_listing_in_pages_names_each_shard_once() -> None:
+    model = model_of(5)
+    listing = Listing("s", NOW, "", NOW, "FROM_TRIM_HORIZON", 0)
+    shards, token = model.list_shards(listing, NOW, 2)
+    names = [shard.shard_id for shard in shards]
+    while token is not None and len(names) < 10:  # twice what there is
+        shards, token = model.list_shards(model.listing(token, NOW), NOW, 2)
+        names += [shard.shard_id for shard in shards]
+    assert names == [f"shardId-{n:012d}" for n in range(5)]
 
 
 # Streams that place records themselves

@@ -61,3 +61,12 @@ def test_a_closed_shard_takes_no_more_keys() -> None:
     assert stream.shard_for(2**127 - 1).shard_id[-1] == "1"
     assert stream.shard_for(2**127).shard_id[-1] == "2"
     assert_shares_out_all_keys(stream)
+
+
+def test_merged_shards_take_no_more_keys() -> None:
+    stream = stream_of(2)
+    stream.merge("shardId-000000000000", "shardId-000000000001", NOW)
+    assert [shard.shard_id[-1] for shard in stream.open_shards] == ["2"]
+    for hash_key in (0, 2**127 - 1, 2**127, HASH_KEY_MAX):
+        assert stream.shard_for(hash_key).shard_id[-1] == "2"
+    assert_shares_out_all_keys(stream)

@@ -120,11 +120,20 @@ def test_an_event_that_the_bus_refuses_for_good_is_a_dead_letter_under_its_own_i
     assert "NotAuthorized" in letter.of.detail
 
 
-async def _closed_window(refuse: dict[str, str]) -> Town:
+def test_of_several_events_it_is_the_refused_one_that_becomes_a_dead_letter() -> None:
+    all_three = run(_closed_window({}, "abc")).bus.arrivals
+    refused = all_three[1]
+    town = run(_closed_window({refused.id: "NotAuthorized"}, "abc"))
+    (letter,) = town.dead.arrivals
+    assert (letter.id, letter.body) == (refused.id, refused.body)
+    assert {one.id for one in town.bus.arrivals} == {one.id for one in all_three} - {refused.id}
+
+
+async def _closed_window(refuse: dict[str, str], keys: str = "a") -> Town:
     town = Town(bus=MemoryTarget(refuse=refuse))
     life = town.start()
-    town.put(*ticks("a", range(3)), tick("a", 61))
-    await until(lambda: has_taken(life, 4))
+    town.put(*ticks(keys, range(3)), tick("a", 61))
+    await until(lambda: has_taken(life, 3 * len(keys) + 1))
     await life.stop()
     return town
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from processor.errors import Outage
 from processor.model import Page
 from processor.runtime.worker import STUCK_AFTER_S
 from tests.runtime.in_memory import SHARD, Life, Side, Town, tick, until
 from tests.virtual_time import run
+
+NEVER_MS = 3_600_000  # no test lasts as long
 
 
 def shard(n: int) -> str:
@@ -122,6 +126,34 @@ def test_a_worker_cut_off_from_the_table_stops_its_effects_before_others_take_ov
         assert cut_off.worker.worker_id != old_id
         await sending
         await settle(town, 180, cut_off, other)
+
+    run(main())
+
+
+@pytest.mark.parametrize("payloads", [[], [b"bad"]], ids=["events", "dead letters"])
+def test_a_worker_cut_off_long_before_its_next_checkpoint_puts_nothing_more(
+    payloads: list[bytes],
+) -> None:
+    """The fence alone stops it: no checkpoint is due that would hang."""
+
+    async def main() -> None:
+        town, is_cut = Town(shards=1, checkpoint_ms=NEVER_MS), False
+
+        async def gate(operation: str, side: Side) -> None:
+            await asyncio.sleep(1e6 if is_cut else 0.001)
+
+        life = town.start(gate=gate)
+        sending = asyncio.create_task(send(town, 120))
+        await until(lambda: held(life) == [1])
+        is_cut = True
+        await asyncio.sleep(8)  # what was valid at the cut is so no longer
+        events, letters = len(town.bus.arrivals), len(town.dead.arrivals)
+        town.put(*payloads)
+        await asyncio.sleep(100)
+        assert len(town.bus.arrivals) == events
+        assert len(town.dead.arrivals) == letters
+        sending.cancel()
+        await life.kill()
 
     run(main())
 
