@@ -15,9 +15,10 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -48,12 +49,18 @@ class Place(Struct, frozen=True):
     consumer_core: int | None
 
 
-def run(options: Options) -> Report:
-    """Raises ResultsDiffer unless all runs of both sides found the same."""
-    return asyncio.run(_run(options))
+Consume: TypeAlias = Callable[[Job, Place], Awaitable[Outcome]]
 
 
-async def _run(options: Options) -> Report:
+def run(options: Options, consume: Consume | None = None) -> Report:
+    """Raises ResultsDiffer unless all runs of both sides found the same.
+
+    `consume`: another way to run a consumer than as a process of its own, for tests.
+    """
+    return asyncio.run(_run(options, consume or _consume))
+
+
+async def _run(options: Options, consume: Consume) -> Report:
     records = QUICK_RECORDS if options.is_quick else RECORDS
     workload = data.Workload(records=records, seed=options.seed)
     shard_counts = QUICK_SHARDS if options.is_quick else SHARDS
@@ -64,7 +71,7 @@ async def _run(options: Options) -> Report:
         for shards in shard_counts:
             load = Load(workload, shards, place.server_core)
             async with _server(load, place) as url:
-                found[shards] = await _rounds(url, repeats, place)
+                found[shards] = await _rounds(url, repeats, place, consume)
             check_all(found[shards], records)
     measures = _measures(found)
     return Report(
@@ -76,11 +83,13 @@ async def _run(options: Options) -> Report:
     )
 
 
-async def _rounds(url: str, repeats: int, place: Place) -> dict[Side, list[Outcome]]:
+async def _rounds(
+    url: str, repeats: int, place: Place, consume: Consume
+) -> dict[Side, list[Outcome]]:
     found: dict[Side, list[Outcome]] = {side: [] for side in PAGES}
     for _ in range(repeats):
         for side, page in PAGES.items():
-            found[side].append(await _consume(Job(side, url, page, place.consumer_core), place))
+            found[side].append(await consume(Job(side, url, page, place.consumer_core), place))
     return found
 
 

@@ -65,6 +65,14 @@ def test_end_to_end_refuses_any_run_that_found_something_else(wrong, message):
         end_to_end.check_all({"ours": [outcome(), wrong], "plain": [outcome()]}, 3)
 
 
+def test_end_to_end_checks_what_its_consumers_found():
+    async def consume(job, place):
+        return outcome(records=end_to_end.QUICK_RECORDS, late=2 if job.side == "ours" else 1)
+
+    with pytest.raises(results.ResultsDiffer, match="late records"):
+        end_to_end.run(Options(is_quick=True), consume)
+
+
 def test_runs_in_which_no_window_closed_prove_nothing():
     with pytest.raises(results.ResultsDiffer, match="no window closed"):
         results.check({}, {}, late=(0, 0))
