@@ -49,7 +49,7 @@ class WindowTable:
         self.window = window
         self._aggregates = [(spec, aggregators.get(spec.kind)) for spec in aggregates]
         self._columns = Columns(_columns(aggregates))
-        self._views: list[State] = []
+        self._views = self._look()
         self._slots = SlotMap()
         self._open: dict[int, list[Rows]] = {}  # ordinal → slots
         self._free: list[int] = []
@@ -163,11 +163,15 @@ class WindowTable:
         self._made = fresh.stop
         if self._made > self._columns.rows:
             self._columns.ensure(self._made)
-            self._views = [
-                {c.name: self._columns.arrays[f"{spec.name}.{c.name}"] for c in aggregator.columns}
-                for spec, aggregator in self._aggregates
-            ]
+            self._views = self._look()
         return np.array([*reused, *fresh], dtype=np.intp)
+
+    def _look(self) -> list[State]:
+        """Each aggregate's columns under its own names; anew whenever the columns grew."""
+        return [
+            {c.name: self._columns.arrays[f"{spec.name}.{c.name}"] for c in aggregator.columns}
+            for spec, aggregator in self._aggregates
+        ]
 
 
 def _columns(aggregates: Sequence[AggregateSpec]) -> list[Column]:
