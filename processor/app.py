@@ -274,10 +274,10 @@ def _signals(process: Process, stopping: asyncio.Event) -> Iterator[None]:
 
     def stop() -> None:
         process.state = "draining"
-        process.log.info("draining", message="handing the leases over")
         stopping.set()
         for number in numbers:
             loop.remove_signal_handler(number)
+        process.log.info("draining", message="handing the leases over")
 
     for number in numbers:
         loop.add_signal_handler(number, stop)

@@ -96,7 +96,7 @@ async def test_a_start_that_lacks_something_says_what_and_how_to_make_it(world: 
         lacking(world, "table", "dynamodb:", "aws dynamodb create-table"),
         lacking(world, "bus", "events:DescribeEventBus", "aws events create-event-bus"),
         lacking(world, "queue", "sqs:GetQueueUrl", "aws sqs create-queue"),
-        without(world, "no-keys", keys, "AWS credentials", "AWS_ACCESS_KEY_ID"),
+        without(world, "no-keys", keys, "AWS: finding credentials failed", "AWS_ACCESS_KEY_ID"),
         without(world, "no-region", ["AWS_DEFAULT_REGION"], "AWS region", "source.region"),
         port_taken(world),
         bad_file(world),

@@ -16,6 +16,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -173,7 +174,7 @@ def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 def make_logger(form: Format, file: TextIO, level: str = "info", **constants: str) -> Any:
     """A logger of its own, for tests and for whoever has two in one process."""
     return structlog.wrap_logger(
-        structlog.WriteLogger(file),
+        Lines(file),
         processors=chain(form, constants),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
@@ -189,7 +190,7 @@ def configure(form: Format, level: str = "info", **constants: str) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -198,13 +199,24 @@ def configure(form: Format, level: str = "info", **constants: str) -> None:
     logging.captureWarnings(True)
 
 
+class Lines(structlog.WriteLogger):
+    """Writes lines. One that can't be written is lost: nobody is left to be told, and a full disk
+    or a reader that went away must end neither the service nor its way out."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = fatal = exception = log = warn = failure = err = msg
+
+
 class Bridge(logging.Handler):
     """Sends what libraries log the same way: `event` is the logger's name."""
 
     def __init__(self, processors: list[Processor], file: TextIO):
         super().__init__()
         self._processors = processors
-        self._out = structlog.WriteLogger(file)
+        self._out = Lines(file)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -135,7 +135,7 @@ async def open_aws(region: str | None, *, connections_max: int) -> AsyncIterator
         raise Unavailable("AWS region", "finding it", "set source.region or AWS_DEFAULT_REGION")
     if credentials is None:
         remedy = "give this process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
-        raise Unavailable("AWS credentials", "finding them", remedy)
+        raise Unavailable("AWS", "finding credentials", remedy)
     async with AsyncExitStack() as stack:
         yield Aws(session, credentials, found, connections_max, stack)
 

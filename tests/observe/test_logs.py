@@ -1,8 +1,10 @@
 """Log lines: their schema, what becomes of secrets, and how libraries' lines join ours."""
 
+import contextlib
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -247,3 +249,13 @@ def test_importing_the_module_configures_nothing() -> None:
     )
     assert out == "False []\n"
     assert logging.getLogger().handlers == before
+
+
+def test_a_line_that_nobody_can_read_ends_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = os.fdopen(writer, "w")
+    make_logger("json", gone).info("draining")
+    make_logger("json", gone).warning("still here")
+    with contextlib.suppress(BrokenPipeError):  # what is still in its buffer
+        gone.close()

@@ -41,7 +41,7 @@ async def test_credentials_are_those_of_the_sdk(monkeypatch):
 async def test_missing_credentials_stop_the_start(monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with pytest.raises(
-        Unavailable, match="AWS credentials: finding them failed; give this process"
+        Unavailable, match="AWS: finding credentials failed; give this process"
     ):
         async with opened():
             pass
