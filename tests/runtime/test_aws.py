@@ -40,9 +40,7 @@ async def test_credentials_are_those_of_the_sdk(monkeypatch):
 
 async def test_missing_credentials_stop_the_start(monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(
-        Unavailable, match="AWS: finding credentials failed; give this process"
-    ):
+    with pytest.raises(Unavailable, match="AWS: finding credentials failed; give this process"):
         async with opened():
             pass
 
