@@ -219,6 +219,18 @@ async def test_a_shard_ends_with_its_children_and_its_last_state() -> None:
 
 
 @in_virtual_time
+async def test_a_child_that_has_nothing_yet_loads_what_its_ended_parents_left() -> None:
+    keeper = kept()
+    parent = keeper.claim()
+    child = fresh_row(STREAM, Shard("left", parents=(SHARD.id, "gone")), TRIM_HORIZON)
+    await parent.checkpoint(at(5), b"five")
+    assert (await Lease(child, keeper, 2.0).load()).inherited == (), "the parent goes on"
+    await parent.end(END, b"last", (child.shard,))
+    restored = await Lease(child, keeper, 2.0).load()
+    assert restored == Restored(TRIM_HORIZON, None, (), (b"last",))
+
+
+@in_virtual_time
 async def test_a_state_is_stored_before_the_row_names_it() -> None:
     keeper = kept()
     order: list[tuple[str, str]] = []
