@@ -161,7 +161,7 @@ class LeaseTable(Protocol):
         """Create a worker's row unless there is one."""
 
     async def heartbeat(self, stream: StreamKey, row: WorkerRow) -> bool:
-        """Store counter, draining and held; False if the row is gone or buried."""
+        """Store counter, draining, held and ready; False if the row is gone or buried."""
 
     async def read_workers(self, stream: StreamKey) -> list[WorkerRow]: ...
 

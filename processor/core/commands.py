@@ -22,6 +22,7 @@ class Timing(Struct, frozen=True):
     gap_max_s: float = 3.0  # between two reads of worker rows for the time between to count
     poll_s: float = 0.25  # reads of a row that is about to be released to us
     successor_s: float = 3.0  # a successor's precedence
+    ready_s: float = 5.0  # a giver waits no longer for its taker to have fetched the state
     rest_s: float = 300.0  # a lease that was moved to balance is not moved again
     drain_s: float = 20.0
     discovery_s: float = 30.0  # for eight workers; fewer share the same reads among them
@@ -91,6 +92,19 @@ class Release(Struct, frozen=True):
     after: ShardRow
 
 
+class Prefetch(Struct, frozen=True):
+    """Fetch the state of a shard that is about to be released to us; its owner has this epoch."""
+
+    shard_id: str
+    epoch: int
+
+
+class Forgo(Struct, frozen=True):
+    """Drop what was fetched: the shard won't come to us."""
+
+    shard_id: str
+
+
 class Run(Struct, frozen=True):
     """Start the shard's task under this row's epoch."""
 
@@ -120,6 +134,8 @@ Command = (
     | Bury
     | Claim
     | Release
+    | Prefetch
+    | Forgo
     | Run
     | Stop
     | Cancel
@@ -137,6 +153,8 @@ def key_of(command: Command) -> str:
             return f"shard {row.id}"
         case ReadShard(shard_id=shard_id):
             return f"shard {shard_id}"
+        case Prefetch(shard_id=shard_id):
+            return f"prefetch {shard_id}"
         case Run(row=row):
             return f"task {row.id}"
         case Stop(shard_id=shard_id) | Cancel(shard_id=shard_id):

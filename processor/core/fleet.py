@@ -10,7 +10,7 @@ from processor.core.balance import Move, assign, moves
 from processor.core.commands import Timing
 from processor.core.lineage import is_readable
 from processor.core.liveness import Liveness
-from processor.core.rows import Held, ShardRow, WorkerRow
+from processor.core.rows import Held, Ready, ShardRow, WorkerRow
 
 
 class Seen(NamedTuple):
@@ -101,14 +101,14 @@ class Fleet:
         return [row.id for row in self.workers.values() if not row.buried]
 
     def takers(self, now: float) -> list[str]:
+        return [row.id for row in self._others() if self.can_take(row.id, now)]
+
+    def can_take(self, worker_id: str, now: float) -> bool:
         """Who may be given shards: not draining, and seen alive within a lease's validity."""
-        return [
-            row.id
-            for row in self._others()
-            if not row.buried
-            and not row.draining
-            and self._liveness.is_fresh(row.id, self._timing.validity_s, now)
-        ]
+        row = self.workers.get(worker_id)
+        if row is None or row.buried or row.draining:
+            return False
+        return self._liveness.is_fresh(worker_id, self._timing.validity_s, now)
 
     # ---- who holds what
 
@@ -122,9 +122,19 @@ class Fleet:
                     held[lease.shard_id] = (row.id, lease)
         return held
 
-    def announced(self) -> set[str]:
-        """Shards that others are about to release to us."""
-        return {key for key, (_, lease) in self.held_by_others().items() if lease.to == self.me}
+    def announced(self) -> dict[str, int]:
+        """Shards that others are about to release to us, and their epochs."""
+        held = self.held_by_others().items()
+        return {key: lease.epoch for key, (_, lease) in held if lease.to == self.me}
+
+    def holds(self, shard_id: str, epoch: int) -> bool:
+        """Whether another worker's row says that it holds the shard under that epoch."""
+        held = self.held_by_others().get(shard_id)
+        return held is not None and held[1].epoch == epoch
+
+    def is_ready(self, worker_id: str, shard_id: str, epoch: int) -> bool:
+        row = self.workers.get(worker_id)
+        return row is not None and Ready(shard_id, epoch) in row.ready
 
     def free(self, mine: Mapping[str, Held]) -> list[str]:
         """Readable shards that no worker row holds; `mine` are ours."""
@@ -171,11 +181,11 @@ class Fleet:
         planned = moves(counts, can_go, takers)
         return next((move for move in planned if move.giver == self.me), None)
 
-    def heirs(self, mine: Iterable[str], now: float) -> dict[str, str]:
-        """Who should get our shards when we go."""
-        counts = self._counts({}, now)
+    def heirs(self, mine: Mapping[str, Held], needy: Iterable[str], now: float) -> dict[str, str]:
+        """Who should get the `needy` of our shards when we go."""
+        counts = self._counts(mine, now)
         del counts[self.me]
-        return assign(counts, mine)
+        return assign(counts, needy)
 
     def _counts(self, mine: Mapping[str, Held], now: float) -> dict[str, int]:
         """Leases of each that may take shards, those on their way to it included."""

@@ -18,6 +18,7 @@ from math import inf
 from processor.core import commands as c
 from processor.core.agenda import Agenda
 from processor.core.fleet import Fleet
+from processor.core.handoff import Taking, verdict
 from processor.core.lineage import seeks_of
 from processor.core.rows import Held, ShardRow, WorkerRow, claimed, released
 from processor.core.stages import Lease, Stage, TaskEnd
@@ -41,8 +42,10 @@ class Machine:
         self._fleet = Fleet(worker_id, timing)
         self._standing = Standing(worker_id, timing)
         self._agenda = Agenda(timing.retry_s)
-        self._outbox: list[c.Command] = []  # Run, Stop and Cancel: they follow changes of stage
-        self._drain_until: float | None = None
+        self._taking = Taking(worker_id, timing)
+        self._outbox: list[c.Command] = []  # what follows changes of stage, and awaits no answer
+        self._stop_at: float | None = None  # draining: when tasks stop, ready takers or not
+        self._workers_sent_at = -inf
         self._workers_at = 0.0
         self._workers_reads = 0
         self._has_news = False  # rows were read since we last decided what to claim and move
@@ -63,7 +66,7 @@ class Machine:
 
     @property
     def is_draining(self) -> bool:
-        return self._drain_until is not None
+        return self._stop_at is not None
 
     def valid_for_s(self, now: float) -> float:
         """Seconds in which effects may still start; 0 and less: none may."""
@@ -95,8 +98,9 @@ class Machine:
 
     def on_stop(self, now: float) -> None:
         """Give everything up in good order, within the drain time."""
-        if self._drain_until is None:
-            self._drain_until = now + self._timing.drain_s
+        if self._stop_at is None:
+            self._stop_at = now + self._timing.ready_s
+            self._forgo(self._taking.clear())
 
     def on_failed(self, command: c.Command, now: float) -> None:
         """A call failed or hung: whether it was applied shows when it is repeated."""
@@ -114,6 +118,8 @@ class Machine:
         self._fleet.on_workers(rows, now)
         if known - set(self._fleet.live()):
             self._shards_at = now  # somebody went: what was his is claimed by its rows
+        if not self.is_draining:
+            self._forgo(self._taking.on_workers(self._fleet, now))
         mine = self._fleet.workers.get(self.worker_id)
         if mine.buried if mine is not None else not self._is_leaving:
             self._die()
@@ -144,8 +150,20 @@ class Machine:
             self._fleet.on_shard_gone(shard_id)
         else:
             self._fleet.on_shard(row, now)
+            self._forgo(self._taking.on_row(row))
         if shard_id in self._leases:
             self._compare(self._leases[shard_id])
+
+    def on_fetched(self, shard_id: str, epoch: int, row: ShardRow | None, now: float) -> None:
+        """The answer to Prefetch: what `row` names is fetched, as far as it exists and has room."""
+        self._agenda.done(f"prefetch {shard_id}")
+        self._taking.on_fetched(shard_id, epoch)
+        if row is not None:
+            self._fleet.on_shard(row, now)
+            self._forgo(self._taking.on_row(row))
+
+    def _forgo(self, shards: Iterable[str]) -> None:
+        self._outbox += (c.Forgo(shard_id) for shard_id in shards)
 
     # ---- facts: what we wrote
 
@@ -158,6 +176,7 @@ class Machine:
         """A claim was applied: `row` is ours from here on."""
         self._agenda.done(f"shard {row.id}")
         self._fleet.on_shard(row, now)
+        self._taking.on_claimed(row.id)
         known = self._leases.get(row.id)
         lease = Lease(row, Stage.RUNNING, now)
         if known is not None:
@@ -204,11 +223,12 @@ class Machine:
         elif lease.stage is Stage.STOPPING:
             lease.stage = Stage.STOPPED
         elif how == "unreadable":
-            lease.stage = Stage.PARKED
+            lease.stage, lease.to = Stage.PARKED, None
         else:
             self._fail(lease, how, now)
 
     def _fail(self, lease: Lease, how: TaskEnd, now: float) -> None:
+        lease.to = None
         if how == "waited":
             lease.waits += 1
         else:
@@ -261,16 +281,19 @@ class Machine:
         elif isinstance(command, c.Leave):
             self._is_leaving = True
         elif isinstance(command, c.ReadWorkers):
-            self._workers_at = now + self._timing.read_s  # from the send: slow answers add no gap
+            self._workers_sent_at = now  # from the send: slow answers add no gap
+            self._workers_at = now + self._timing.read_s
         return True
 
     def _advance(self, now: float) -> None:
         """Changes of stage that time alone brings."""
-        if self._drain_until is not None:
-            self._drain(self._drain_until, now)
+        if self._stop_at is not None:
+            self._drain(self._stop_at, now)
         others = self._fleet.held_by_others()
         for key, lease in list(self._leases.items()):
-            if lease.stage is Stage.STOPPING and self._agenda.is_due(lease.until, now):
+            if lease.stage is Stage.OFFERED:
+                self._follow_offer(lease, now)
+            elif lease.stage is Stage.STOPPING and self._agenda.is_due(lease.until, now):
                 self._outbox.append(c.Cancel(key))
                 lease.until = inf
             elif lease.stage is Stage.GIVEN:
@@ -278,18 +301,49 @@ class Machine:
                 if is_taken or self._agenda.is_due(lease.until, now):
                     del self._leases[key]
 
-    def _drain(self, until: float, now: float) -> None:
-        heirs = self._fleet.heirs(self._leases, now)
-        for key, lease in self._leases.items():
-            if lease.stage is Stage.RUNNING:
-                self._give(lease, heirs.get(key), until)
-            elif lease.stage in (Stage.FAILED, Stage.PARKED):
-                lease.stage, lease.to = Stage.STOPPED, heirs.get(key)
-        if self._agenda.is_due(until + 2 * self._timing.margin_s, now):
+    def _drain(self, stop_at: float, now: float) -> None:
+        """Everything gets an heir, and another one if that goes; what runs is offered to it."""
+        for key, heir in self._heirs(now).items():
+            lease = self._leases[key]
+            if lease.stage in (Stage.RUNNING, Stage.OFFERED):
+                if heir is not None and now < stop_at:
+                    self._offer(lease, heir, stop_at)
+                else:
+                    self._stop(lease, heir, now)
+            else:
+                lease.to = heir
+                if not lease.has_task:
+                    lease.stage = Stage.STOPPED
+        if self._agenda.is_due(stop_at + self._timing.drain_s + self._timing.margin_s, now):
             self.is_finished = True  # the table is out of reach: our TTL hands over what is left
 
-    def _give(self, lease: Lease, to: str | None, until: float) -> None:
-        lease.stage, lease.to, lease.until = Stage.STOPPING, to, until
+    def _heirs(self, now: float) -> dict[str, str | None]:
+        """For what is on its way to nobody who could take it; None: nobody is there."""
+        held = self._held(now)
+        needy = {
+            key
+            for key, lease in self._leases.items()
+            if lease.stage is not Stage.GIVEN
+            and (lease.to is None or not self._fleet.can_take(lease.to, now))
+        }
+        heirs = self._fleet.heirs(held, needy, now) if needy else {}
+        return {key: heirs.get(key) for key in sorted(needy)}
+
+    def _offer(self, lease: Lease, to: str, until: float) -> None:
+        lease.stage, lease.to, lease.until = Stage.OFFERED, to, until
+
+    def _follow_offer(self, lease: Lease, now: float) -> None:
+        match verdict(lease, self._fleet, now):
+            case "stop":
+                self._stop(lease, lease.to, now)
+            case "call off":
+                lease.stage, lease.to = Stage.RUNNING, None
+            case "wait":
+                self._agenda.is_due(lease.until, now)
+
+    def _stop(self, lease: Lease, to: str | None, now: float) -> None:
+        lease.stage, lease.to = Stage.STOPPING, to
+        lease.until = now + self._timing.drain_s
         self._outbox.append(c.Stop(lease.row.id))
 
     def _held(self, now: float) -> dict[str, Held]:
@@ -300,7 +354,8 @@ class Machine:
 
     def _own(self, now: float) -> Iterator[c.Command]:
         """Our own row: a heartbeat when it is due, and soon when it would say something new."""
-        row = self._standing.next_row(tuple(self._held(now).values()), self.is_draining)
+        held = tuple(self._held(now).values())
+        row = self._standing.next_row(held, self._taking.ready(), self.is_draining)
         if not self._standing.has_joined:
             yield c.Join(row)
         elif self.is_draining and self._has_given_all():
@@ -316,17 +371,24 @@ class Machine:
     def _reads(self, now: float) -> Iterator[c.Command]:
         if not self._standing.has_joined or self._is_leaving:
             return
-        if self._agenda.is_due(self._workers_at, now):
+        if self._agenda.is_due(self._read_workers_at(), now):
             yield c.ReadWorkers()
         if self._agenda.is_due(self._shards_at, now):  # first: it needs no answer from the stream
             yield c.ReadShards(discover=False)
         elif self._agenda.is_due(self._discover_at, now):
             yield c.ReadShards(discover=True)
 
+    def _read_workers_at(self) -> float:
+        """Soon, while a lease waits for its taker to be ready."""
+        if any(lease.stage is Stage.OFFERED for lease in self._leases.values()):
+            return min(self._workers_at, self._workers_sent_at + self._timing.poll_s)
+        return self._workers_at
+
     def _effects(self, now: float) -> Iterator[c.Command]:
         yield from self._releases()
         if self.is_draining:
             return
+        yield from self._taking.to_fetch()
         yield from self._burials(now)
         yield from self._reclaims(now)
         if self._workers_reads >= SETTLED_READS and self._fleet.is_current(now):
@@ -338,7 +400,7 @@ class Machine:
     def _decide(self, now: float) -> None:
         """Once per read of rows: in between, we would see our own claims and nobody else's."""
         held = self._held(now)
-        self._wanted = self._fleet.wanted(held, now) | self._fleet.announced()
+        self._wanted = self._fleet.wanted(held, now)
         if not any(lease.to is not None for lease in self._leases.values()):
             self._even_out(held, now)
 
@@ -364,8 +426,7 @@ class Machine:
                 yield self._claim(lease.row)
 
     def _claims(self, now: float) -> Iterator[c.Command]:
-        # Ours already: the giver's row names us until its next heartbeat.
-        wanted = self._wanted - self._leases.keys()
+        wanted = (self._wanted | self._taking.wanted()) - self._leases.keys()
         claims = polls = 0
         for key in sorted(wanted & self._fleet.shards.keys()):
             if self._fleet.is_claimable(key, now):
@@ -389,5 +450,5 @@ class Machine:
         }
         move = self._fleet.next_move(held, movable, now)
         if move is not None:
-            self._give(self._leases[move.shard_id], move.taker, now + self._timing.drain_s)
+            self._offer(self._leases[move.shard_id], move.taker, now + self._timing.ready_s)
             self._agenda.is_due(now + self._timing.poll_s, now)  # our row is to say so soon

@@ -49,12 +49,24 @@ class AppRow(Struct, frozen=True):
 
 
 class Held(Struct, frozen=True):
-    """One lease in a worker's row. `rests`: moved lately; `to`: being handed to that worker."""
+    """One lease in a worker's row. `rests`: moved lately; `to`: being handed to that worker;
+    `rate`: what it costs its worker, in hundredths of a core."""
 
     shard_id: str
     epoch: int
     rests: bool = False
     to: str | None = None
+    rate: int = 0
+
+
+class Ready(Struct, frozen=True):
+    """What the taker of a lease says: what can be fetched before the giver lets go, is fetched.
+
+    `epoch` is the giver's, so that an old word is not taken for a new one.
+    """
+
+    shard_id: str
+    epoch: int
 
 
 class WorkerRow(Struct, frozen=True):
@@ -65,6 +77,7 @@ class WorkerRow(Struct, frozen=True):
     draining: bool = False
     buried: bool = False
     held: tuple[Held, ...] = ()
+    ready: tuple[Ready, ...] = ()
 
 
 class StateRef(Struct, frozen=True):

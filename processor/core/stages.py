@@ -1,6 +1,8 @@
 """The stages of a lease, from its claim to its end.
 
-    RUNNING → STOPPING → STOPPED → GIVEN → gone      handed over, or the worker stops
+    RUNNING → OFFERED → STOPPING → STOPPED → GIVEN → gone      handed over
+    OFFERED → RUNNING                                the taker went, or leaves itself
+    RUNNING → STOPPING                               the worker stops, and nobody is there to take
     RUNNING → FAILED → RUNNING (new epoch)           the task failed, or waited in vain; later and
                                                      later; after `failures_max` failures: PARKED
     RUNNING → gone                                   the shard ended
@@ -21,6 +23,7 @@ from processor.core.rows import ShardRow
 
 class Stage(Enum):
     RUNNING = "running"
+    OFFERED = "offered"  # it runs on until the taker is ready
     STOPPING = "stopping"
     STOPPED = "stopped"
     GIVEN = "given"
@@ -39,7 +42,7 @@ class Lease:
     row: ShardRow
     stage: Stage
     since: float
-    until: float = 0.0  # STOPPING: cancel; GIVEN: forget; FAILED: claim anew
+    until: float = 0.0  # OFFERED: stop; STOPPING: cancel; GIVEN: forget; FAILED: claim anew
     rests_until: float = 0.0
     to: str | None = None
     failures: int = 0  # since it last got on
@@ -47,7 +50,7 @@ class Lease:
 
     @property
     def has_task(self) -> bool:
-        return self.stage in (Stage.RUNNING, Stage.STOPPING)
+        return self.stage in (Stage.RUNNING, Stage.OFFERED, Stage.STOPPING)
 
     @property
     def setbacks(self) -> int:

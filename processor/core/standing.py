@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import inf
 
+from msgspec.structs import replace
+
 from processor.core.commands import Timing
-from processor.core.rows import Held, WorkerRow
+from processor.core.rows import Held, Ready, WorkerRow
 
 
 class Standing:
@@ -31,12 +33,15 @@ class Standing:
             return -inf
         return self._valid_until - self._timing.margin_s - now
 
-    def next_row(self, held: tuple[Held, ...], draining: bool) -> WorkerRow:
-        return WorkerRow(self._worker_id, self._sent.counter + 1, draining=draining, held=held)
+    def next_row(
+        self, held: tuple[Held, ...], ready: tuple[Ready, ...], draining: bool
+    ) -> WorkerRow:
+        counter = self._sent.counter + 1
+        return WorkerRow(self._worker_id, counter, draining=draining, held=held, ready=ready)
 
     def news_at(self, row: WorkerRow) -> float:
         """When to send `row`: soon if it says something new, else when the next beat is due."""
-        if (row.held, row.draining) == (self._sent.held, self._sent.draining):
+        if _said_by(row) == _said_by(self._sent):
             return self.heartbeat_at
         return min(self.heartbeat_at, self._sent_at + self._timing.poll_s)
 
@@ -57,3 +62,8 @@ class Standing:
         """All shard rows were read after `sent_at`, and what is no longer ours was dropped."""
         if self._lapsed_at is not None and sent_at >= self._lapsed_at:
             self._lapsed_at = None
+
+
+def _said_by(row: WorkerRow) -> WorkerRow:
+    """What others wait for; rates come along with the next beat."""
+    return replace(row, counter=0, held=tuple(replace(one, rate=0) for one in row.held))

@@ -131,6 +131,7 @@ class Lease:
             self._base = pair
             marks = tuple(entry.mark for entry in self.row.marks if is_ahead(entry, pair))
             inherited = await self._inherited() if state is None else ()
+            self._keeper.states.prefetched.drop(self.shard.id)
             return Restored(pair.position, state, marks, inherited)
         raise StateUnreadable(self.shard.id, reason)
 

@@ -215,6 +215,8 @@ class LeaseLoop:
                     self._leases[shard_id].stopping.set()
             case c.Cancel(shard_id=shard_id):
                 self._cancel(shard_id)
+            case c.Forgo(shard_id=shard_id):
+                self.states.prefetched.drop(shard_id)
             case _:
                 attempt = self._attempt(self._machine, command)
                 _keep(self._upkeep, asyncio.create_task(attempt))
@@ -223,7 +225,7 @@ class LeaseLoop:
         """One call; its answer, or its failure, becomes a fact."""
         sent_at = self.clock.monotonic()
         try:
-            async with asyncio.timeout(_timeout_s(command)):
+            async with asyncio.timeout(self._timeout_s(command)):
                 await self._perform(machine, command, sent_at)
         except Exception as error:  # anything: the machine must hear that nothing came of it
             self.observer.on_error(type(command).__name__, error)
@@ -248,6 +250,8 @@ class LeaseLoop:
             case c.ReadShard(shard_id=shard_id):
                 row = await self._shards.read_one(shard_id)
                 machine.on_shard(shard_id, row, self.clock.monotonic())
+            case c.Prefetch(shard_id=shard_id, epoch=epoch):
+                await self._prefetch(machine, shard_id, epoch)
             case c.Bury(worker_id=worker_id, counter=counter):
                 if await self.table.bury(self._shards.stream, worker_id, counter):
                     self.observer.on_buried(worker_id)
@@ -280,6 +284,12 @@ class LeaseLoop:
         machine.on_shards(rows, sent_at, self.clock.monotonic(), jitter)
         self._tell_validity()
 
+    async def _prefetch(self, machine: Machine, shard_id: str, epoch: int) -> None:
+        row = await self._shards.read_one(shard_id)
+        if row is not None and row.pairs[-1].state is not None:
+            await self.states.prefetch(shard_id, [row.pairs[-1].state])
+        machine.on_fetched(shard_id, epoch, row, self.clock.monotonic())
+
     async def _change_owner(self, machine: Machine, command: c.Claim | c.Release) -> None:
         written = await self.table.write(command.before, command.after)
         now = self.clock.monotonic()
@@ -292,6 +302,16 @@ class LeaseLoop:
         else:
             machine.on_released(row, now)
             self.observer.on_released(row.id, row.successor)
+
+    def _timeout_s(self, command: c.Command) -> float:
+        match command:
+            case c.ReadShards(discover=True):
+                return LISTING_TIMEOUT_S
+            case c.ReadShards():
+                return 2 * UPKEEP_TIMEOUT_S
+            case c.Prefetch():  # later than that, it is not waited for
+                return self._timing.ready_s
+        return UPKEEP_TIMEOUT_S
 
     # ---- shard tasks
 
@@ -379,12 +399,6 @@ class LeaseLoop:
 def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
     tasks.add(task)
     task.add_done_callback(tasks.discard)
-
-
-def _timeout_s(command: c.Command) -> float:
-    if isinstance(command, c.ReadShards):
-        return LISTING_TIMEOUT_S if command.discover else 2 * UPKEEP_TIMEOUT_S
-    return UPKEEP_TIMEOUT_S
 
 
 def _end_by(error: Exception) -> TaskEnd:

@@ -18,6 +18,7 @@ from processor.core.rows import (
 )
 from processor.errors import StateUnreadable, Unavailable
 from processor.ports import ObjectStore
+from processor.runtime.prefetch import Prefetched
 
 Place = Literal["item", "object"]
 
@@ -34,6 +35,7 @@ class StateStore:
         self._stores: dict[Place, ObjectStore] = {"item": items}
         if objects is not None:
             self._stores["object"] = objects
+        self.prefetched = Prefetched()
 
     async def put(self, row: ShardRow, commit: int, write_id: str, state: bytes) -> StateRef:
         """Store what commit `commit` of `row` will refer to; before that, nothing refers to it."""
@@ -47,12 +49,25 @@ class StateStore:
         """The state; StateUnreadable if it is missing or not what was put."""
         if ref.where not in self._stores:
             raise StateUnreadable(shard_id, f"{ref.key} is an object, and state.objects is not set")
-        body = await self._stores[ref.where].get(ref.key)
+        body = self.prefetched.find(shard_id, ref)
+        if body is None:
+            body = await self._stores[ref.where].get(ref.key)
         if body is None:
             raise StateUnreadable(shard_id, f"{ref.where} {ref.key} is missing")
         if xxhash.xxh3_128_hexdigest(body) != ref.digest:
             raise StateUnreadable(shard_id, f"{ref.where} {ref.key} has another digest")
         return await _decompress(body)
+
+    async def prefetch(self, shard_id: str, refs: Iterable[StateRef]) -> None:
+        """Have at hand what `get` will be asked for, as far as there is room; what is missing or
+        damaged shows there. Kept until `prefetched.drop`. Cancelling is safe."""
+        for ref in refs:
+            if ref.where in self._stores and self.prefetched.reserve(shard_id, ref):
+                body: bytes | None = None
+                try:
+                    body = await self._stores[ref.where].get(ref.key)
+                finally:
+                    self.prefetched.keep(shard_id, ref, body)
 
     async def remove(self, refs: Iterable[StateRef]) -> None:
         for where, store in self._stores.items():

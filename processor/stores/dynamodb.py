@@ -87,7 +87,7 @@ class DynamoTable:
             items.worker_key(stream, row.id),
             _Expression("attribute_exists(#pk) AND attribute_not_exists(#buried)")
             .naming("pk", "buried")
-            .setting(items.worker_values(row)),
+            .setting(items.worker_values(row), [items.READY]),
         )
 
     async def read_workers(self, stream: StreamKey) -> list[WorkerRow]:

@@ -14,7 +14,7 @@ so that the row of fifty leases stays within one write unit.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from processor.core.rows import (
     CommittedMark,
     Held,
     Pair,
+    Ready,
     ShardRow,
     StateRef,
     StreamKey,
@@ -38,6 +39,7 @@ Item = dict[str, Any]
 
 BUCKETS = 16
 APPS = "app"
+READY = "ready"  # of a worker's row: only there while it waits for a lease
 # What changes in a shard's row; the rest stays as it was created.
 CHANGING = (
     "owner",
@@ -119,22 +121,35 @@ def app_row(item: Mapping[str, Any], stream: StreamKey) -> AppRow:
 
 def worker_values(row: WorkerRow) -> Item:
     """What a heartbeat says."""
-    held = zlib.compress(msgspec.json.encode([msgspec.structs.astuple(one) for one in row.held]))
-    return {
+    values: Item = {
         "counter": {"N": str(row.counter)},
         "draining": {"BOOL": row.draining},
-        "held": {"B": held},
+        "held": {"B": _packed(row.held)},
     }
+    if row.ready:
+        values[READY] = {"B": _packed(row.ready)}
+    return values
+
+
+def _packed(values: Iterable[Struct]) -> bytes:
+    return zlib.compress(msgspec.json.encode([msgspec.structs.astuple(one) for one in values]))
+
+
+def _unpacked(item: Mapping[str, Any], name: str) -> list[list[Any]]:
+    """Nothing, if the item has no such value."""
+    packed = item.get(name)
+    values: list[list[Any]] = msgspec.json.decode(zlib.decompress(packed["B"])) if packed else []
+    return values
 
 
 def worker_row(item: Mapping[str, Any]) -> WorkerRow:
-    held = msgspec.json.decode(zlib.decompress(item["held"]["B"]))
     return WorkerRow(
         item["sk"]["S"],
         int(item["counter"]["N"]),
         draining=item["draining"]["BOOL"],
         buried="buried" in item,
-        held=tuple(Held(*one) for one in held),
+        held=tuple(Held(*one) for one in _unpacked(item, "held")),
+        ready=tuple(Ready(*one) for one in _unpacked(item, READY)),
     )
 
 

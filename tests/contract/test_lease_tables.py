@@ -11,6 +11,7 @@ from processor.core.rows import (
     AppRow,
     Held,
     Pair,
+    Ready,
     ShardRow,
     StateRef,
     StreamKey,
@@ -100,11 +101,15 @@ async def test_a_stream_made_again_is_pinned_anew(table: LeaseTable) -> None:
 
 
 async def test_a_worker_says_what_it_holds(table: LeaseTable) -> None:
-    held = (Held("shardId-000000000000", 3, rests=True, to="b"), Held("shardId-000000000001", 1))
-    row = WorkerRow("a", 7, draining=True, held=held)
+    first = Held("shardId-000000000000", 3, rests=True, to="b", rate=17)
+    held = (first, Held("shardId-000000000001", 1))
+    ready = (Ready("shardId-000000000002", 5),)
+    row = WorkerRow("a", 7, draining=True, held=held, ready=ready)
     await table.join(STREAM, WorkerRow("a", 1))
     assert await table.heartbeat(STREAM, row)
     assert await table.read_workers(STREAM) == [row]
+    assert await table.heartbeat(STREAM, replace(row, ready=()))
+    assert await table.read_workers(STREAM) == [replace(row, ready=())]
 
 
 async def test_joining_twice_leaves_the_first_row(table: LeaseTable) -> None:

@@ -143,7 +143,7 @@ class World:
 
     def _send(self, name: str, machine: Machine, command: c.Command) -> None:
         self.log.append(f"{self.now:7.2f} {name} {describe(command)}")
-        if isinstance(command, c.Run | c.Stop | c.Cancel):
+        if isinstance(command, c.Run | c.Stop | c.Cancel | c.Forgo):
             self._at(self.now + self._delay(), lambda: self._task(name, machine, command))
             return
         sent_at = self.now
@@ -206,6 +206,9 @@ class World:
             case c.ReadShard(shard_id=key):
                 row_now = at_once(table.read_shard(STREAM, key))
                 return lambda m: m.on_shard(key, row_now, self.now)
+            case c.Prefetch(shard_id=key, epoch=epoch):
+                row_now = at_once(table.read_shard(STREAM, key))
+                return lambda m: m.on_fetched(key, epoch, row_now, self.now)
             case c.Claim(before=before, after=after) | c.Release(before=before, after=after):
                 written = at_once(table.write(before, after))
                 if not written.applied:
@@ -251,14 +254,21 @@ def describe(command: c.Command) -> str:
                 for one in row.held
             )
             flag = " draining" if row.draining else ""
-            return f"{type(command).__name__} {row.counter}{flag} holds [{held}]"
+            ready = "".join(f" ready {one.shard_id[-1]}e{one.epoch}" for one in row.ready)
+            return f"{type(command).__name__} {row.counter}{flag} holds [{held}]{ready}"
         case c.Claim(before=before, after=after):
             return f"Claim {before.id[-1]} of {before.owner} at epoch {after.epoch}"
         case c.Release(after=after):
             return f"Release {after.id[-1]} to {after.successor}"
         case c.Run(row=row):
             return f"Run {row.id[-1]} epoch {row.epoch}"
-        case c.Stop(shard_id=key) | c.Cancel(shard_id=key) | c.ReadShard(shard_id=key):
+        case (
+            c.Stop(shard_id=key)
+            | c.Cancel(shard_id=key)
+            | c.ReadShard(shard_id=key)
+            | c.Prefetch(shard_id=key)
+            | c.Forgo(shard_id=key)
+        ):
             return f"{type(command).__name__} {key[-1]}"
         case c.Bury(worker_id=worker_id) | c.Forget(worker_id=worker_id):
             return f"{type(command).__name__} {worker_id}"

@@ -365,7 +365,7 @@ def test_a_stop_while_the_table_is_out_ends_all_the_same() -> None:
     world.run(5)
     world.cut_off("a", 100)
     world.stop("a")
-    world.run(TIMING.drain_s + 5)
+    world.run(29)
     assert world.machines["a"].is_finished
 
 
