@@ -188,6 +188,9 @@ class LeaseTable(Protocol):
         """`write`, and in the same transaction create the children; those that exist take over
         `successor` only."""
 
+    async def remove_shard(self, row: ShardRow) -> bool:
+        """Delete an ended shard's row, if that version stands; False if not, or if it is gone."""
+
 
 class SinkObserver(Protocol):
     """What a sink or the dead letters tell as they work, for metrics and logs.

@@ -26,6 +26,7 @@ class Timing(Struct, frozen=True):
     rest_s: float = 300.0  # a lease that was moved to balance is not moved again
     drain_s: float = 20.0
     discovery_s: float = 30.0  # for eight workers; fewer share the same reads among them
+    reshard_s: float = 5.0  # between discoveries while a reshard is under way, or one failed
     retry_s: float = 0.5  # after a failed call
     backoff_s: float = 1.0  # after a shard task that ended by an error; doubles
     doublings_max: int = 6  # so up to about a minute: what came back is not left alone for longer
@@ -75,6 +76,13 @@ class ReadShards(Struct, frozen=True):
 
 class ReadShard(Struct, frozen=True):
     shard_id: str
+
+
+class ReadFamily(Struct, frozen=True):
+    """The rows of a child and of its other parents, after we ended one of its parents."""
+
+    child_id: str
+    shard_ids: tuple[str, ...]
 
 
 class Bury(Struct, frozen=True):
@@ -131,6 +139,7 @@ Command = (
     | ReadWorkers
     | ReadShards
     | ReadShard
+    | ReadFamily
     | Bury
     | Claim
     | Release
@@ -155,6 +164,8 @@ def key_of(command: Command) -> str:
             return f"shard {shard_id}"
         case Prefetch(shard_id=shard_id):
             return f"prefetch {shard_id}"
+        case ReadFamily(child_id=child_id):
+            return f"family {child_id}"
         case Run(row=row):
             return f"task {row.id}"
         case Stop(shard_id=shard_id) | Cancel(shard_id=shard_id):

@@ -13,6 +13,7 @@ The rules, in order of importance:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import inf
 
 from processor.core import commands as c
@@ -23,6 +24,7 @@ from processor.core.lineage import seeks_of
 from processor.core.rows import Held, ShardRow, WorkerRow, claimed, released
 from processor.core.stages import Lease, Stage, TaskEnd
 from processor.core.standing import Standing
+from processor.core.succession import Succession
 
 CLAIMS_MAX = 16  # under way at once: the client's pool holds more connections than that
 POLLS_MAX = 16  # single rows read at once, likewise
@@ -41,6 +43,7 @@ class Machine:
         self._leases: dict[str, Lease] = {}
         self._fleet = Fleet(worker_id, timing)
         self._standing = Standing(worker_id, timing)
+        self._succession = Succession()
         self._agenda = Agenda(timing.retry_s)
         self._taking = Taking(worker_id, timing)
         self._outbox: list[c.Command] = []  # what follows changes of stage, and awaits no answer
@@ -107,6 +110,8 @@ class Machine:
         self._agenda.failed(c.key_of(command), now)
         if isinstance(command, c.ReadWorkers):
             self._fleet.restart_counts()
+        elif isinstance(command, c.ReadShards) and command.discover:
+            self._discover_at = now + self._timing.reshard_s  # the service allows few listings
 
     # ---- facts: what was read
 
@@ -125,18 +130,27 @@ class Machine:
             self._die()
 
     def on_shards(
-        self, rows: Iterable[ShardRow], sent_at: float, now: float, jitter: float | None = None
+        self,
+        rows: Iterable[ShardRow],
+        sent_at: float,
+        now: float,
+        jitter: float | None = None,
+        *,
+        is_resharding: bool = False,
     ) -> None:
         """All shard rows, read after `sent_at`.
 
-        `jitter`: with a discovery only; 0.8 to 1.2, spreads the next one.
+        `jitter`: with a discovery only; 0.8 to 1.2, spreads the next one, which comes soon if the
+        listing showed a reshard that is under way.
         """
         self._agenda.done("ReadShards")
         if self._shards_at <= sent_at:
             self._shards_at = inf
         if jitter is not None:
             share = max(1, len(self._fleet.live())) / 8
-            self._discover_at = now + self._timing.discovery_s * share * jitter
+            period_s = self._timing.discovery_s * share * jitter
+            soon_s = self._timing.reshard_s if is_resharding else period_s
+            self._discover_at = now + min(period_s, soon_s)
         self._fleet.on_shards(rows, now)
         self._has_news = True
         for lease in list(self._leases.values()):
@@ -207,10 +221,19 @@ class Machine:
 
     def on_ended(self, row: ShardRow, children: Iterable[ShardRow], now: float) -> None:
         """The shard is at its end for good, and its children exist."""
+        children = tuple(children)
         for one in (row, *children):
             self._fleet.on_shard(one, now)
+        self._succession.on_ended(row, children)
         self._has_news = True
         self._leases.pop(row.id, None)
+
+    def on_family(self, child_id: str, rows: Iterable[ShardRow], now: float) -> None:
+        """The answer to ReadFamily: the rows that are there."""
+        self._agenda.done(f"family {child_id}")
+        for row in rows:
+            self._fleet.on_shard(row, now)
+        self._succession.on_family(child_id, self._fleet.rows)
 
     def on_task_end(self, row: ShardRow, how: TaskEnd, now: float) -> None:
         """The task of `row`, as it last knew it, ended."""
@@ -373,6 +396,9 @@ class Machine:
             return
         if self._agenda.is_due(self._read_workers_at(), now):
             yield c.ReadWorkers()
+        if not self.is_draining:  # else the children are left to the others
+            for child_id, shard_ids in islice(self._succession.families().items(), POLLS_MAX):
+                yield c.ReadFamily(child_id, shard_ids)
         if self._agenda.is_due(self._shards_at, now):  # first: it needs no answer from the stream
             yield c.ReadShards(discover=False)
         elif self._agenda.is_due(self._discover_at, now):
@@ -391,6 +417,8 @@ class Machine:
         yield from self._taking.to_fetch()
         yield from self._burials(now)
         yield from self._reclaims(now)
+        for child_id in self._succession.claimable(self._fleet.rows)[:CLAIMS_MAX]:
+            yield self._claim(self._fleet.rows[child_id])
         if self._workers_reads >= SETTLED_READS and self._fleet.is_current(now):
             if self._has_news:
                 self._has_news = False

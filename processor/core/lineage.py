@@ -2,7 +2,11 @@
 
 A child is read only after all its parents ended, or order per key would be lost. A parent that was
 already gone when the child was discovered (no row, and in no listing) counts as ended: what it held
-was past retention before we came.
+was past retention before we came. If older ancestors are still in the table, past retention too and
+not ended yet, they are waited for in its place: they end soon, and have state to leave.
+
+A parent's row stays until all its children stand on states of their own, and is removed when the
+stream no longer names the shard; a late listing that still does must not bring it back.
 """
 
 from __future__ import annotations
@@ -26,11 +30,14 @@ def undiscovered(
     `listing` must be complete, and `rows` read after it. Each starts at the application's pinned
     start: where that is a time, a shard opened later holds nothing older.
     """
-    known = {shard.id for shard in listing} | rows.keys()
+    listed = {shard.id for shard in listing}
+    known = listed | rows.keys()
+    past = _outlived(rows.values())
+    left = [row for row in rows.values() if not row.ended and row.id not in listed]
     fresh = [
-        fresh_row(stream, _with_parents(shard, known), start)
+        fresh_row(stream, _with_ancestors(shard, known, left), start)
         for shard in listing
-        if shard.id not in rows
+        if shard.id not in rows and shard.id not in past
     ]
     return _parents_first(fresh)
 
@@ -48,7 +55,7 @@ def children_of(
     """
     return [
         replace(
-            fresh_row(row.stream, _with_parents(child, {row.id, *known}), start),
+            fresh_row(row.stream, _with_ancestors(child, {row.id, *known}, [row]), start),
             seeks=row.seeks,
             successor=successor,
         )
@@ -73,6 +80,57 @@ def seeks_of(row: ShardRow, rows: Mapping[str, ShardRow]) -> int:
     """A child takes its parents' highest number of seeks, so that ids stay new after a seek."""
     parents = (rows[parent].seeks for parent in row.shard.parents if parent in rows)
     return max((row.seeks, *parents))
+
+
+def removable(rows: Mapping[str, ShardRow], omitted: Collection[str]) -> list[ShardRow]:
+    """Rows of ended shards that nobody needs any more; `omitted`: by two complete listings.
+
+    A child needs its parents' states as long as one of its pairs is its very beginning.
+    """
+    needed = {
+        parent
+        for row in rows.values()
+        if not row.ended and any(pair.commit == 0 for pair in row.pairs)
+        for parent in row.shard.parents
+    }
+    return [
+        row for row in rows.values() if row.ended and row.id in omitted and row.id not in needed
+    ]
+
+
+def heirs(shard: Shard, listing: Sequence[Shard]) -> tuple[Shard, ...]:
+    """Who follows a shard by a listing: its children, or where they are gone too, the oldest that
+    are listed of its hash range."""
+    children = tuple(one for one in listing if shard.id in one.parents)
+    if children:
+        return children
+    listed = {one.id for one in listing}
+    return tuple(
+        one
+        for one in listing
+        if one.id != shard.id
+        and one.first_hash <= shard.last_hash
+        and shard.first_hash <= one.last_hash
+        and not listed & set(one.parents)
+    )
+
+
+def _outlived(rows: Iterable[ShardRow]) -> set[str]:
+    """Shards whose children were claimed, after they had ended: a row that is gone was removed."""
+    return {parent for row in rows if row.epoch > 0 for parent in row.shard.parents}
+
+
+def _with_ancestors(shard: Shard, known: Collection[str], left: Iterable[ShardRow]) -> Shard:
+    """With its parents; where none is known any more, with those of `left` that it comes from."""
+    found = _with_parents(shard, known)
+    if found.parents or not shard.parents:
+        return found
+    older = (
+        row.id
+        for row in left
+        if row.shard.first_hash <= shard.last_hash and shard.first_hash <= row.shard.last_hash
+    )
+    return replace(found, parents=tuple(sorted(older)))
 
 
 def _with_parents(shard: Shard, known: Collection[str]) -> Shard:

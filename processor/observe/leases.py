@@ -5,6 +5,8 @@ Implements the runtime's observer of leases by its shape: nothing here imports t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from processor.core.rows import ShardRow
 from processor.errors import Outage, Throttled
 from processor.observe.board import Board
@@ -15,6 +17,7 @@ class LeaseReporter:
 
     def __init__(self, board: Board):
         self.held: set[str] = set()
+        self._holes: tuple[str, ...] = ()
         self._board = board
 
     def __repr__(self) -> str:
@@ -69,6 +72,17 @@ class LeaseReporter:
         self._drop(row.id, "ended")
         message = f"the shard ended; its children: {', '.join(children) or 'none'}"
         self._board.log.info("lease_ended", message=message, shard_id=row.id)
+
+    def on_audit(self, holes: Sequence[str]) -> None:
+        """One line when it changes, for audits repeat."""
+        self._board.metrics.set("hash_range_holes", len(holes))
+        if holes and tuple(holes) != self._holes:
+            message = (
+                f"no shard covers hash keys {', '.join(holes)}, and ListShards names none that"
+                " could: look for a lease that was deleted or ended by hand"
+            )
+            self._board.log.error("hash_range_hole", message=message)
+        self._holes = tuple(holes)
 
     def on_checkpoint(self, shard_id: str, outcome: str, stored_bytes: int, seconds: float) -> None:
         metrics = self._board.metrics

@@ -77,6 +77,7 @@ METRICS: tuple[Metric, ...] = (
     # leases
     _gauge("leases_held", "leases", "Leases that this worker holds."),
     _gauge("leases_unowned", "leases", "Leases without an owner, as this worker last saw them."),
+    _gauge("hash_range_holes", "ranges", "Hash key ranges that no shard has covered for a while."),
     _counter("lease_events_total", "events", "Changes of this worker's leases.", "event"),
     _histogram("heartbeat_duration_seconds", _REQUEST, "Time that a heartbeat took."),
     _counter("checkpoints_total", "checkpoints", "Checkpoints, by how they ended.", "outcome"),

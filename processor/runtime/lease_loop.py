@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from processor.core import commands as c
+from processor.core.audit import describe
 from processor.core.leases import Machine
 from processor.core.rows import ShardRow
 from processor.core.stages import Stage, TaskEnd
@@ -252,6 +254,10 @@ class LeaseLoop:
                 machine.on_shard(shard_id, row, self.clock.monotonic())
             case c.Prefetch(shard_id=shard_id, epoch=epoch):
                 await self._prefetch(machine, shard_id, epoch)
+            case c.ReadFamily(child_id=child_id, shard_ids=shard_ids):
+                family = await asyncio.gather(*map(self._shards.read_one, shard_ids))
+                rows = [row for row in family if row is not None]
+                machine.on_family(child_id, rows, self.clock.monotonic())
             case c.Bury(worker_id=worker_id, counter=counter):
                 if await self.table.bury(self._shards.stream, worker_id, counter):
                     self.observer.on_buried(worker_id)
@@ -276,12 +282,11 @@ class LeaseLoop:
         self._tell_validity()
 
     async def _read_shards(self, machine: Machine, discover: bool, sent_at: float) -> None:
-        jitter = None
         if discover:
-            await self._shards.discover()
-            jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
-        rows = await self._shards.read()
-        machine.on_shards(rows, sent_at, self.clock.monotonic(), jitter)
+            await self._discover(machine, sent_at)
+        else:
+            rows = await self._shards.read()
+            machine.on_shards(rows, sent_at, self.clock.monotonic())
         self._tell_validity()
 
     async def _prefetch(self, machine: Machine, shard_id: str, epoch: int) -> None:
@@ -289,6 +294,16 @@ class LeaseLoop:
         if row is not None and row.pairs[-1].state is not None:
             await self.states.prefetch(shard_id, [row.pairs[-1].state])
         machine.on_fetched(shard_id, epoch, row, self.clock.monotonic())
+
+    async def _discover(self, machine: Machine, sent_at: float) -> None:
+        rows, found = await self._shards.discover(sent_at)
+        jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
+        now = self.clock.monotonic()
+        machine.on_shards(rows, sent_at, now, jitter, is_resharding=found.is_resharding)
+        self.observer.on_audit([describe(hole) for hole in found.holes])
+        if found.remove and self.is_valid:
+            remove = functools.partial(self._shards.remove, found.remove, self.states)
+            self.in_background("remove ended shards", remove)
 
     async def _change_owner(self, machine: Machine, command: c.Claim | c.Release) -> None:
         written = await self.table.write(command.before, command.after)

@@ -5,6 +5,7 @@ Called from the event loop, synchronously: an observer must neither block nor ra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from processor.core.rows import ShardRow
@@ -35,6 +36,9 @@ class LeaseObserver(Protocol):
         """Somebody else owns the shard: its task ends here."""
 
     def on_ended(self, row: ShardRow, children: tuple[str, ...]) -> None: ...
+
+    def on_audit(self, holes: Sequence[str]) -> None:
+        """Hash keys (`first-last`) that no shard has covered in two audits; mostly none."""
 
     def on_checkpoint(
         self, shard_id: str, outcome: CheckpointOutcome, stored_bytes: int, seconds: float

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from processor.core.discovery import Discovery, Found
 from processor.core.lineage import children_of, undiscovered
 from processor.core.progress import start_position
 from processor.core.rows import AppRow, ShardRow, StreamKey
 from processor.errors import Unavailable
 from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable
+from processor.runtime.state_store import StateStore
 
 LISTING_TIMEOUT_S = 20.0  # ListShards of thousands of shards is many pages
+REMOVED_MAX = 100  # a discovery; what is left stays for the next one
 
 
 class Listing(Protocol):
@@ -31,6 +34,7 @@ class Shards:
         self._source = source
         self._start = start
         self._app = AppRow(app, StreamKey("", 0), TRIM_HORIZON)
+        self._discovery = Discovery(self._app.stream, self._app.start)
 
     @property
     def stream(self) -> StreamKey:
@@ -54,6 +58,7 @@ class Shards:
                 " name a table of its own in state.table, or the same app",
             )
         self._app = standing
+        self._discovery = Discovery(standing.stream, standing.start)
 
     async def read(self) -> list[ShardRow]:
         return await self._table.read_shards(self._app.stream)
@@ -61,13 +66,24 @@ class Shards:
     async def read_one(self, shard_id: str) -> ShardRow | None:
         return await self._table.read_shard(self._app.stream, shard_id)
 
-    async def discover(self) -> None:
-        """Create rows for all listed shards; the listing comes first (`lineage.undiscovered`)."""
+    async def discover(self, now: float) -> tuple[list[ShardRow], Found]:
+        """List the shards, then read the rows, and create those that are missing.
+
+        Returns all rows, and what else the two ask for.
+        """
         listing = await self._source.list_shards()
-        rows = {row.id: row for row in await self.read()}
-        fresh = undiscovered(self._app.stream, listing, rows, self._app.start)
-        if fresh:
-            await self._table.create_shards(fresh)
+        rows = await self.read()
+        found = self._discovery.on_listing(listing, {row.id: row for row in rows}, now)
+        if found.create:
+            await self._table.create_shards(found.create)
+            rows = await self.read()  # others may have been faster, and gone further
+        return rows, found
+
+    async def remove(self, rows: Sequence[ShardRow], states: StateStore) -> None:
+        """Rows and states of ended shards; states first, so that none is left without a row."""
+        for row in rows[:REMOVED_MAX]:
+            await states.remove_all(row)
+            await self._table.remove_shard(row)
 
     async def child_rows(
         self,
@@ -79,6 +95,9 @@ class Shards:
         """Rows of a shard's children; where a parent is not `known`, after another discovery."""
         parents = {parent for child in children for parent in child.parents}
         if not parents <= set(known):
-            await self.discover()
-            known = {one.id for one in await self.read()}
+            listing = await self._source.list_shards()
+            rows = {one.id: one for one in await self.read()}
+            fresh = undiscovered(self._app.stream, listing, rows, self._app.start)
+            await self._table.create_shards(fresh)
+            known = {*rows, *(one.id for one in fresh)}
         return children_of(row, children, known, self._app.start, successor)

@@ -75,6 +75,13 @@ class StateStore:
             if keys:
                 await store.delete(keys)
 
+    async def remove_all(self, row: ShardRow) -> None:
+        """Every state of a shard whose row is about to go."""
+        for store in self._stores.values():
+            keys = await store.list(state_prefix(row.stream, row.id))
+            if keys:
+                await store.delete(keys)
+
     async def sweep(self, row: ShardRow) -> int:
         """Delete states of older epochs that `row`, just claimed, doesn't refer to; how many."""
         kept = {pair.state.key for pair in row.pairs if pair.state}

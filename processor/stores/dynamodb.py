@@ -146,6 +146,16 @@ class DynamoTable:
             return await self._refused(before, refused.item)
         return Written(True, after)
 
+    async def remove_shard(self, row: ShardRow) -> bool:
+        expression = _version(row)
+        expression.and_("#ended = :true", true={"BOOL": True}).naming("ended")
+        try:
+            key = items.shard_key(row.stream, row.id)
+            await self._calls.call("DeleteItem", Key=key, **expression.condition())
+        except _Refused:
+            return False
+        return True
+
     async def _refused(self, before: ShardRow, item: Item | None) -> Written:
         """Real DynamoDB sends the row along; where it does not, read it."""
         if item:
@@ -289,6 +299,12 @@ class _Expression:
         self._set: list[str] = []
         self._remove: list[str] = []
 
+    def and_(self, condition: str, **values: Item) -> _Expression:
+        """One more thing that must hold."""
+        self._condition += f" AND {condition}"
+        self._values |= {f":{name}": value for name, value in values.items()}
+        return self
+
     def naming(self, *names: str) -> _Expression:
         self._names.update(names)
         return self
@@ -312,33 +328,41 @@ class _Expression:
             self._values[f":new_{name}"] = value
         return self
 
+    def condition(self) -> dict[str, Any]:
+        """Of a request that assigns nothing."""
+        return {"ConditionExpression": self._condition} | self._aliases()
+
     def arguments(self) -> dict[str, Any]:
         update = "SET " + ", ".join(sorted(self._set))
         if self._remove:
             update += " REMOVE " + ", ".join(sorted(self._remove))
-        arguments: dict[str, Any] = {
-            "UpdateExpression": update,
-            "ExpressionAttributeNames": {f"#{name}": name for name in sorted(self._names)},
-            "ExpressionAttributeValues": self._values,
-        }
+        arguments: dict[str, Any] = {"UpdateExpression": update} | self._aliases()
         if self._condition:
             arguments["ConditionExpression"] = self._condition
         return arguments
 
+    def _aliases(self) -> dict[str, Any]:
+        return {
+            "ExpressionAttributeNames": {f"#{name}": name for name in sorted(self._names)},
+            "ExpressionAttributeValues": self._values,
+        }
+
 
 def _update(before: ShardRow, after: ShardRow) -> dict[str, Any]:
     """`after` where the version of `before` stands."""
-    values = {"epoch": _n(before.epoch), "commit": _n(before.commit)}
-    condition = "#epoch = :epoch AND #commit = :commit AND "
-    if before.owner is None:
-        condition += "attribute_exists(#pk) AND attribute_not_exists(#owner)"
-    else:
-        condition += "#owner = :owner"
-        values["owner"] = {"S": before.owner}
-    expression = _Expression(condition, **values).setting(items.shard_values(after), items.CHANGING)
-    if before.owner is None:
-        expression.naming("pk")
+    expression = _version(before).setting(items.shard_values(after), items.CHANGING)
     return {"Key": items.shard_key(before.stream, before.id)} | expression.arguments()
+
+
+def _version(row: ShardRow) -> _Expression:
+    """The condition that this version of a row stands."""
+    values = {"epoch": _n(row.epoch), "commit": _n(row.commit)}
+    condition = "#epoch = :epoch AND #commit = :commit AND "
+    if row.owner is None:
+        condition += "attribute_exists(#pk) AND attribute_not_exists(#owner)"
+        return _Expression(condition, **values).naming("epoch", "commit", "pk", "owner")
+    values["owner"] = {"S": row.owner}
+    return _Expression(condition + "#owner = :owner", **values).naming("epoch", "commit", "owner")
 
 
 def _child(row: ShardRow) -> dict[str, Any]:

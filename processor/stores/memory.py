@@ -144,6 +144,15 @@ class MemoryTable:
         await self._gate("end", "after")
         return written
 
+    async def remove_shard(self, row: ShardRow) -> bool:
+        await self._gate("remove_shard", "before")
+        known = self.content.shards.get((row.stream, row.id))
+        if known is None or not known.ended or not known.same_version(row):
+            return False
+        del self.content.shards[row.stream, row.id]
+        await self._gate("remove_shard", "after")
+        return True
+
     def _write(self, before: ShardRow, after: ShardRow) -> Written:
         key = (before.stream, before.id)
         known = self.content.shards.get(key)

@@ -310,6 +310,23 @@ async def test_an_end_may_be_repeated_when_its_answer_was_lost(table: LeaseTable
 # ---- DynamoDB alone: what goes wrong over a wire
 
 
+async def test_an_ended_row_goes_once_and_only_in_the_version_that_was_seen(
+    table: LeaseTable,
+) -> None:
+    row = await owned(table)
+    assert not await table.remove_shard(row)  # it has not ended
+    after = ended(row, row.pairs[-1], replace(pair(row, "5"), position=END), "w")
+    await table.end(row, after, [fresh(1, 0)])
+    assert not await table.remove_shard(row)
+    assert not await table.remove_shard(replace(after, commit=after.commit + 1))
+    assert not await table.remove_shard(replace(after, owner="b"))
+    assert await table.read_shard(STREAM, row.id) == after
+    assert await table.remove_shard(after)
+    assert await table.read_shard(STREAM, row.id) is None
+    assert not await table.remove_shard(after)
+    assert [one.id for one in await table.read_shards(STREAM)] == [shard(1).id]
+
+
 async def test_a_missing_table_says_which_action_and_how_to_make_it(
     stack: AsyncExitStack, ministack: str
 ) -> None:

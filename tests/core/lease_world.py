@@ -209,6 +209,10 @@ class World:
             case c.Prefetch(shard_id=key, epoch=epoch):
                 row_now = at_once(table.read_shard(STREAM, key))
                 return lambda m: m.on_fetched(key, epoch, row_now, self.now)
+            case c.ReadFamily(child_id=child_id, shard_ids=ids):
+                found = [at_once(table.read_shard(STREAM, one)) for one in ids]
+                family = [one for one in found if one is not None]
+                return lambda m: m.on_family(child_id, family, self.now)
             case c.Claim(before=before, after=after) | c.Release(before=before, after=after):
                 written = at_once(table.write(before, after))
                 if not written.applied:
@@ -270,6 +274,8 @@ def describe(command: c.Command) -> str:
             | c.Forgo(shard_id=key)
         ):
             return f"{type(command).__name__} {key[-1]}"
+        case c.ReadFamily(child_id=key):
+            return f"ReadFamily of {key[-1]}"
         case c.Bury(worker_id=worker_id) | c.Forget(worker_id=worker_id):
             return f"{type(command).__name__} {worker_id}"
         case c.ReadShards(discover=discover):

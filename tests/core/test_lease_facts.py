@@ -91,3 +91,34 @@ def test_a_buried_workers_row_stays_until_all_shards_were_read_again() -> None:
     assert "Forget" not in kinds(machine.commands(1.0))
     machine.on_shards([], 1.1, 1.2)
     assert "Forget" in kinds(machine.commands(1.3))
+
+
+def discovers_at(machine: Machine, first: float, last: float) -> float | None:
+    """The first of these seconds at which the machine wants a listing."""
+    at = first
+    while at <= last:
+        machine.on_heartbeat(True, at, at)
+        if c.ReadShards(discover=True) in machine.commands(at):
+            return at
+        at += 1.0
+    return None
+
+
+def fleet_of_eight() -> Machine:
+    machine = joined([], *(WorkerRow(f"w{n}", 1) for n in range(7)))
+    assert discovers_at(machine, 1.0, 9.0) is not None
+    return machine
+
+
+def test_a_fleet_of_eight_lists_each_half_minute_and_each_5_s_while_it_reshards() -> None:
+    machine = fleet_of_eight()
+    machine.on_shards([], 10.0, 10.0, 1.0)
+    assert discovers_at(machine, 11.0, 60.0) == 40.0
+    machine.on_shards([], 40.0, 40.0, 1.0, is_resharding=True)
+    assert discovers_at(machine, 41.0, 90.0) == 45.0
+
+
+def test_a_listing_that_failed_is_not_repeated_at_once() -> None:
+    machine = fleet_of_eight()
+    machine.on_failed(c.ReadShards(discover=True), 10.0)
+    assert discovers_at(machine, 10.5, 90.0) == 15.5

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from processor.core.lineage import children_of, is_readable, seeks_of, undiscovered
+from processor.core.lineage import children_of, heirs, is_readable, seeks_of, undiscovered
 from processor.core.rows import ShardRow, StreamKey, fresh_row
 from processor.model import TRIM_HORIZON, Position, Shard
 
@@ -95,3 +95,34 @@ def test_a_child_takes_its_parents_highest_number_of_seeks() -> None:
     assert seeks_of(child, by_id(left, right, child)) == 5
     assert seeks_of(replace(child, seeks=7), by_id(left, right)) == 7
     assert seeks_of(row("alone"), {}) == 0
+
+
+# ---- shards past retention
+
+
+def test_where_all_parents_are_gone_older_ancestors_that_have_not_ended_are_waited_for() -> None:
+    #  a ─── b (never known) ─── c        only c is listed now; a has state to leave
+    listing = [Shard("c", 0, 9, ("b",))]
+    half, other, done = (
+        replace(row(name), shard=Shard(name, first, last), ended=name == "done")
+        for name, first, last in (("a", 0, 4), ("elsewhere", 10, 19), ("done", 5, 9))
+    )
+    (fresh,) = undiscovered(STREAM, listing, by_id(half, other, done), TRIM_HORIZON)
+    assert fresh.shard.parents == ("a",)
+
+
+def test_a_shard_is_followed_by_its_children_or_by_the_oldest_that_are_listed_of_its_range() -> (
+    None
+):
+    shard = Shard("a", 0, 9)
+    child, grandchild = Shard("b", 0, 4, ("a",)), Shard("c", 0, 2, ("b",))
+    beside = Shard("d", 10, 19, ("a2",))
+    assert heirs(shard, [child, grandchild, beside]) == (child,)
+    assert heirs(shard, [grandchild, Shard("e", 0, 1, ("c",)), beside]) == (grandchild,)
+    assert heirs(shard, [beside]) == ()
+
+
+def test_a_shard_that_follows_by_its_range_alone_names_who_ended_as_its_parent() -> None:
+    parent = replace(row("a"), shard=Shard("a", 0, 9))
+    (child,) = children_of(parent, [Shard("c", 0, 4, ("b",))], {"a"}, NOON, "me")
+    assert child.shard.parents == ("a",)

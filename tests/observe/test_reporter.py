@@ -445,6 +445,14 @@ def test_what_runs_is_told_by_labels(bench: Bench) -> None:
     assert 'version="1.2.3"' in bench.metrics.text().decode()
 
 
+def test_a_hole_that_stays_is_one_line_and_a_gauge_until_it_is_gone(bench: Bench) -> None:
+    for holes in (["0-9"], ["0-9"], ["0-9", "20-29"], []):
+        bench.reporter.leases.on_audit(holes)
+        assert bench.value("hash_range_holes") == len(holes)
+    told = [line["message"] for line in bench.lines() if line["event"] == "hash_range_hole"]
+    assert [message.split(",")[0] for message in told] == ["no shard covers hash keys 0-9"] * 2
+
+
 # All of it
 
 
@@ -479,6 +487,7 @@ def everything(bench: Bench) -> None:
     leases.on_lost("shard-1", 1)
     leases.on_released("shard-2", None)
     leases.on_ended(row("shard-3"), ())
+    leases.on_audit(["0-9"])
     refresh(
         bench,
         {"shard-0": Facts(0, 1, {"revenue": 1})},

@@ -578,6 +578,157 @@ async def test_a_child_with_an_undiscovered_parent_waits_for_it_too() -> None:
     await here.close()
 
 
+@in_virtual_time
+async def test_parents_that_end_at_one_moment_leave_their_child_to_one_of_their_workers() -> None:
+    """Each last saw the other's shard open; who came second finds out, and goes on at once."""
+    here = town(2)
+    child = Shard(name(2), parents=(name(0), name(1)))
+    began_at: list[float] = []
+
+    async def work(lease: Lease) -> None:
+        if lease.shard.id == child.id:
+            began_at.append(asyncio.get_running_loop().time())
+            await here.count(lease)
+            return
+        await asyncio.sleep(20 - asyncio.get_running_loop().time())
+        await lease.end(END, b"last", (child,))
+
+    here.worker(work)
+    here.worker(work)
+    await asyncio.sleep(19)
+    assert sorted(here.owners()) == [0, 1]
+    await asyncio.sleep(10)
+    assert len(began_at) == 1
+    assert 20 <= began_at[0] <= 21
+    await here.close()
+
+
+@in_virtual_time
+async def test_a_child_is_read_within_a_second_though_worker_rows_can_not_be_read() -> None:
+    here = town(1)
+    left, right = Shard(name(1), parents=(name(0),)), Shard(name(2), parents=(name(0),))
+    began_at: dict[str, float] = {}
+
+    async def gate(operation: str, side: str) -> None:
+        await asyncio.sleep(0.01)
+        if operation == "read_workers" and asyncio.get_running_loop().time() > 8:
+            raise Outage("memory", operation, "out")
+
+    async def work(lease: Lease) -> None:
+        began_at[lease.shard.id] = asyncio.get_running_loop().time()
+        if lease.shard.id != name(0):
+            await lease.stopping.wait()
+            return
+        await asyncio.sleep(20 - began_at[name(0)])
+        await lease.end(END, b"last", (left, right))
+
+    here.worker(work, gate=gate)
+    await asyncio.sleep(30)
+    assert 20 <= began_at[name(1)] <= 21
+    assert 20 <= began_at[name(2)] <= 21
+    await here.close()
+
+
+@in_virtual_time
+async def test_a_child_that_was_discovered_before_its_parent_ended_is_read_at_once() -> None:
+    here = town(1)
+    left, right = Shard(name(1), parents=(name(0),)), Shard(name(2), parents=(name(0),))
+    began_at: dict[str, float] = {}
+
+    async def work(lease: Lease) -> None:
+        began_at[lease.shard.id] = asyncio.get_running_loop().time()
+        if lease.shard.id != name(0):
+            await here.count(lease)
+            return
+        here.stream.shards += [left, right]
+        await asyncio.sleep(20 - began_at[name(0)])
+        await lease.end(END, b"last", (left, right))
+
+    here.worker(work)
+    await asyncio.sleep(19)
+    assert set(here.rows()) == {name(0), name(1), name(2)}
+    await asyncio.sleep(10)
+    assert 20 <= began_at[name(1)] <= 21
+    assert 20 <= began_at[name(2)] <= 21
+    await here.close()
+
+
+@in_virtual_time
+async def test_a_worker_that_drains_leaves_the_children_to_the_others() -> None:
+    here = town(1)
+    child = Shard(name(1), parents=(name(0),))
+
+    async def work(lease: Lease) -> None:
+        if lease.shard.id != name(0):
+            await here.count(lease)
+            return
+        await lease.stopping.wait()
+        await lease.end(END, b"last", (child,))
+
+    here.worker(work)
+    await asyncio.sleep(5)
+    here.worker(work)
+    await asyncio.sleep(5)
+    await here.stop(0)
+    assert "claimed 1 epoch 1" not in here.logs[0].lines
+    await asyncio.sleep(5)
+    assert here.owners() == [None, 1]
+    await here.close()
+
+
+@in_virtual_time
+async def test_a_lone_worker_lists_as_often_as_its_share_of_a_fleet_of_eight() -> None:
+    here, listed_at = town(1), []
+
+    async def listing() -> list[Shard]:
+        listed_at.append(asyncio.get_running_loop().time())
+        return list(here.stream.shards)
+
+    here.stream.list_shards = listing  # type: ignore[method-assign]
+    here.worker()
+    await asyncio.sleep(100)
+    quiet = [after - before for before, after in pairwise(listed_at)]
+    assert all(3 <= gap <= 4.6 for gap in quiet)  # 30 s by eight workers, of whom we are one
+    await here.close()
+
+
+@in_virtual_time
+async def test_the_rows_and_states_of_a_shard_go_when_nobody_needs_them_any_more() -> None:
+    here = town(1)
+    child = Shard(name(1), parents=(name(0),))
+
+    async def work(lease: Lease) -> None:
+        if lease.shard.id != name(0):
+            await here.count(lease)
+            return
+        await asyncio.sleep(3)
+        here.stream.shards = [replace(Shard(name(0)), is_closed=True), child]
+        await lease.end(END, b"last", (child,))
+
+    here.worker(work)
+    await asyncio.sleep(60)
+    assert set(here.rows()) == {name(0), name(1)}  # it is still listed
+    here.stream.shards = [child]
+    await asyncio.sleep(30)
+    assert set(here.rows()) == {name(1)}
+    assert not [key for key in here.content.blobs if f"/{name(0)}/" in key]
+    assert here.numbers(name(1)) == list(range(1, len(here.numbers(name(1))) + 1))
+    await here.close()
+
+
+@in_virtual_time
+async def test_hash_keys_that_no_shard_covers_are_told() -> None:
+    here = Town(Stream([Shard(name(0), 0, 9)]))
+    told: list[list[str]] = []
+    loop = here.worker()
+    loop.observer.on_audit = lambda holes: told.append(list(holes))  # type: ignore[method-assign]
+    await asyncio.sleep(30)
+    assert told[0] == []  # once may be a mishap
+    assert told[1:] == [[f"{10:032x}-{'f' * 32}"]] * len(told[1:])
+    assert len(told) > 3
+    await here.close()
+
+
 # ---- whatever happens
 
 
