@@ -114,6 +114,7 @@ class Process:
             latency=self.reporter.latency(),
             leases=self.worker.leases() if self.worker else [],
             shards=self.worker.shards() if self.worker else {},
+            ended=self.worker.ended() if self.worker else {},
         )
 
 

@@ -35,6 +35,7 @@ from processor.errors import Outage
 from processor.local import processes
 from processor.local.calls import Calls
 from processor.local.collector import Collector
+from processor.local.door import Door
 from processor.local.kinesis_limits import Limits
 from processor.local.kinesis_server import KinesisServer
 from processor.local.kinesis_shards import HASH_KEY_MAX, shard_name
@@ -91,75 +92,6 @@ async def together(*scenarios: Coroutine[Any, Any, object]) -> None:
         raise failures[0]
     if failures:
         raise ExceptionGroup("scenarios", failures)
-
-
-# ---- what fails -----------------------------------------------------------------------------
-
-
-class Door:
-    """A way to a server that can be shut: connections are then refused, or hang unanswered."""
-
-    def __init__(self, upstream: str) -> None:
-        host, _, port = upstream.removeprefix("http://").rpartition(":")
-        self._upstream = (host, int(port))
-        self._open = asyncio.Event()
-        self._open.set()
-        self._server: asyncio.Server | None = None
-        self._port = 0
-        self._pipes: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    async def open(self) -> None:
-        """Let everything through, what hung included."""
-        self._open.set()
-        if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-            self._port = self._server.sockets[0].getsockname()[1]
-
-    def hang(self) -> None:
-        """Take connections and bytes, and pass nothing on in either direction."""
-        self._open.clear()
-
-    async def refuse(self) -> None:
-        """Cut all connections and take no new ones."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        for pipe in self._pipes:
-            pipe.cancel()
-        if self._pipes:
-            await asyncio.wait(self._pipes)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection(*self._upstream)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = (writer, far_writer)
-        self._writers.update(ends)
-        for source, target in ((reader, far_writer), (far_reader, writer)):
-            pipe = asyncio.create_task(self._pipe(source, target))
-            self._pipes.add(pipe)
-            pipe.add_done_callback(self._pipes.discard)
-
-    async def _pipe(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65_536):
-                await self._open.wait()
-                target.write(data)
-                await target.drain()
-        except OSError:
-            pass  # cut by one of the ends, or by `refuse`
-        finally:
-            self._writers.discard(target)
-            target.transport.abort() if target.transport.is_closing() else target.close()
 
 
 # ---- a worker -------------------------------------------------------------------------------

@@ -102,6 +102,18 @@ class TestDemo:
         assert report["shards_moved"] >= 1
         assert processes_in(tmp_path) == []
 
+    def test_workers_are_replaced_one_by_one_and_nothing_is_lost_or_changed(
+        self, tmp_path: Path
+    ) -> None:
+        with demo(tmp_path, "--duration", "12", "--seed", "7", "--deploy") as process:
+            stdout, stderr = process.communicate(timeout=SLOW_S)
+        report = report_of(stdout, stderr)
+        assert process.returncode == 0, stderr
+        assert_exact(report)
+        assert report["deploys"] == 2
+        assert report["shards_moved"] == 4
+        assert processes_in(tmp_path) == []
+
     def test_ctrl_c_ends_the_traffic_and_checks_what_was_sent(self, tmp_path: Path) -> None:
         with demo(tmp_path, "--duration", "60") as process:
             wait_for(process, TRAFFIC_RUNS)

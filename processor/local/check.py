@@ -78,6 +78,8 @@ class Run:
     letters: Sequence[bytes]
     service: Service
     killed: bool = False
+    reshards: int = 0
+    deploys: int = 0  # workers replaced
     dense: bool = True  # enough events a window for detectors to tell anything
 
 
@@ -305,6 +307,8 @@ def judge(run: Run) -> Outcome:
         "shards_moved": service.shards_moved,
         "p50_ms": service.p50_ms,
         "p99_ms": service.p99_ms,
+        "reshards": run.reshards,
+        "deploys": run.deploys,
     }
     notes = [*wrong[:NOTES_MAX], *missing[:NOTES_MAX]]
     if run.dense:

@@ -28,6 +28,7 @@ import orjson
 
 from processor.errors import ProcessorError, UsageError
 from processor.local import check
+from processor.local.changes import Wanted
 from processor.local.emulator import interpreter
 from processor.local.phases import Phases
 from processor.local.stage import Stage
@@ -56,7 +57,7 @@ class Options:
 
     seed: int
     duration_s: float
-    kill: bool
+    wanted: Wanted
     as_json: bool
 
 
@@ -69,11 +70,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kill", action="store_true", help="kill one worker at 25 s of 60, and start another"
     )
+    parser.add_argument(
+        "--reshard", action="store_true", help="split two shards from 12 s on, merge two halves"
+    )
+    parser.add_argument(
+        "--deploy", action="store_true", help="replace the workers one by one from 35 s on"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the demo; the exit code. Raises ProcessorError for what kept it from being run."""
-    options = Options(args.seed, args.duration, args.kill, args.output == "json")
+    wanted = Wanted(kill=args.kill, reshard=args.reshard, deploy=args.deploy)
+    options = Options(args.seed, args.duration, wanted, args.output == "json")
     if not DURATION_MIN_S <= options.duration_s <= DURATION_MAX_S:
         raise UsageError(
             f"--duration {options.duration_s:g}: give {DURATION_MIN_S:g} to {DURATION_MAX_S:g} s"
@@ -148,7 +156,7 @@ class _Demo:
             for _ in range(WORKERS):
                 await self._fleet.start()
             await phases.perform(
-                WORKERS, options.kill, lambda runs: interrupts.allow(phases.producer.stop, runs)
+                WORKERS, options.wanted, lambda runs: interrupts.allow(phases.producer.stop, runs)
             )
             run = phases.run()
             view.say("stopping the workers")

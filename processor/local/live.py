@@ -40,6 +40,8 @@ def _figures(progress: Progress) -> Table:
         "processed": f"{progress.processed:,}",
         "events received": f"{progress.received:,}",
         "dead letters": f"{progress.letters:,}",
+        "reshards": f"{progress.reshards}",
+        "deploys": f"{progress.deploys}",
     }
     for name in figures:
         table.add_column(name, justify="right")

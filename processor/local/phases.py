@@ -14,6 +14,7 @@ import orjson
 
 from processor.errors import ProcessorError
 from processor.local import check
+from processor.local.changes import Changes, Wanted
 from processor.local.check import HOUR_MS
 from processor.local.collector import Collector
 from processor.local.producer import Producer
@@ -27,7 +28,6 @@ READY_S, BALANCED_S = 60.0, 20.0  # all shards owned, and by both workers; takes
 STALL_S = 60.0  # a killed worker's shards are taken over within 15 s
 QUIET_S, GIVE_UP_S = 2.0, 20.0  # the bus delivers within milliseconds
 LOOK_S = 0.25
-KILL_AT = 25 / 60  # of the traffic: 25 s of the usual minute
 DENSE_FROM_S = 45.0  # below that there are too few orders a window (3.6) for detectors to judge
 
 
@@ -44,12 +44,12 @@ class Phases:
         self._events = Collector(stage.queue_urls[EVENTS_QUEUE], stage.aws)
         self._letters = Collector(stage.queue_urls[LETTERS_QUEUE], stage.aws)
         self._alarms = _Alarms(self._events.bodies)
-        self._owners: dict[str, str] = {}  # by shard, before the kill
         self._begun_at = self._now()
-        self._is_complete = self._has_killed = False
-        self.faults: list[str] = []  # what the phases themselves found wrong
+        self._is_complete = False
+        self.changes = Changes(self.producer, fleet, view)
+        self._faults: list[str] = []  # what the phases themselves found wrong
 
-    async def perform(self, workers: int, kills: bool, on_traffic: _OnTraffic) -> None:
+    async def perform(self, workers: int, wanted: Wanted, on_traffic: _OnTraffic) -> None:
         """All phases; `on_traffic` is told when stopping the traffic makes sense, and when not."""
         asides: list[Coroutine[Any, Any, None]] = [
             self._fleet.watch(),
@@ -62,7 +62,7 @@ class Phases:
                 tasks = [group.create_task(aside) for aside in asides]
                 await self._get_ready(workers)
                 on_traffic(True)
-                await self._send(kills)
+                await self._send(wanted)
                 on_traffic(False)
                 await self._drain()
                 for task in tasks:
@@ -70,16 +70,21 @@ class Phases:
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
 
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong on the way, whatever the check says."""
+        return self._faults + self.changes.faults
+
     def run(self) -> check.Run:
         """What is left behind, for the check. Exact once drained."""
         latency = self._fleet.latency()
         moved = [
             shard_id
             for shard_id, view in self._fleet.shards().items()
-            if self._owners.get(shard_id, view.worker_id) != view.worker_id
+            if self.changes.owners.get(shard_id, view.worker_id) != view.worker_id
         ]
         service = check.Service(
-            records=self._fleet.total("records") - SHARDS,  # the flush records are in no count
+            records=self._fleet.total("records") - self.producer.flushes,  # which are in no count
             duplicates=self._fleet.total("duplicates"),
             late=self._fleet.total("late"),
             events_published=self._fleet.published(),
@@ -97,7 +102,9 @@ class Phases:
             events=self._events.bodies,
             letters=self._letters.bodies,
             service=service,
-            killed=self._has_killed,
+            killed=self.changes.kills > 0,
+            reshards=self.changes.reshards,
+            deploys=self.changes.deploys,
             dense=self.plan.duration_s >= DENSE_FROM_S,
         )
 
@@ -115,28 +122,15 @@ class Phases:
             await asyncio.sleep(LOOK_S)
         raise NotReady(f"after {READY_S:.0f} s the workers own {len(self._fleet.shards())} shards")
 
-    async def _send(self, kills: bool) -> None:
-        self._owners = self._ownership()
+    async def _send(self, wanted: Wanted) -> None:
         self._begun_at = self._now()
         async with asyncio.TaskGroup() as group:
-            killing = group.create_task(self._kill_one()) if kills else None
+            group.create_task(self.changes.perform(wanted, self.plan.duration_s))
             await self.producer.run()
             self._is_complete = len(self.producer.sent) == self.plan.total
-            if killing is not None:
-                killing.cancel()  # of no effect once it is done
         what = "all" if self._is_complete else "part"
         self._view.say(f"{what} of the traffic is sent: {len(self.producer.sent):,} records")
         await self.producer.flush(self._end_ms())
-
-    async def _kill_one(self) -> None:
-        await asyncio.sleep(self.plan.duration_s * KILL_AT)
-        self._owners = self._ownership()
-        names = [view.worker for view in self._fleet.shards().values()]
-        victim = max(self._fleet.living, key=lambda worker: names.count(worker.child.name))
-        self._has_killed = True
-        await self._fleet.kill(victim)
-        started = await self._fleet.start()
-        self._view.say(f"killed {victim.child.name}, started {started.child.name}")
 
     async def _drain(self) -> None:
         """Until every record is taken and every event received, or nothing moves any more."""
@@ -145,7 +139,7 @@ class Phases:
             if self._figures() != seen:
                 seen, moved_at = self._figures(), self._now()
             if self._now() - moved_at > STALL_S:
-                self.faults.append(f"no progress for {STALL_S:.0f} s: {self._positions()}")
+                self._faults.append(f"no progress for {STALL_S:.0f} s: {self._positions()}")
                 return
             await asyncio.sleep(LOOK_S)
 
@@ -153,9 +147,10 @@ class Phases:
         return self._fleet.total("records"), len(self._events.bodies), len(self._letters.bodies)
 
     def _is_processed(self) -> bool:
-        shards = self._fleet.shards()
+        shards, ended = self._fleet.shards(), self._fleet.ended()
         return all(
-            shard_id in shards and shards[shard_id].last_number >= int(number)
+            shard_id in ended
+            or (shard_id in shards and shards[shard_id].last_number >= int(number))
             for shard_id, number in self.producer.last_numbers.items()
         )
 
@@ -174,21 +169,18 @@ class Phases:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _ownership(self) -> dict[str, str]:
-        return {shard_id: view.worker_id for shard_id, view in self._fleet.shards().items()}
-
     def _positions(self) -> str:
-        shards = self._fleet.shards()
+        shards, ended = self._fleet.shards(), self._fleet.ended()
         return ", ".join(
             f"{shard_id} at {shards[shard_id].last_number if shard_id in shards else 'nobody'}"
             f" of {number}"
             for shard_id, number in sorted(self.producer.last_numbers.items())
+            if shard_id not in ended
         )
 
     def _latest_ms(self) -> list[int]:
-        """The last times sent, by shard."""
-        counts = zip(self.plan.shards, self.producer.taken, strict=True)
-        return [shard[count - 1].due_ms for shard, count in counts if count]
+        """The last times sent, by store."""
+        return list(self.producer.last_due_ms.values())
 
     def _end_ms(self) -> int:
         """Windows up to here are flushed and judged: the plan's end, or the hour of a cut."""
@@ -214,12 +206,14 @@ class Phases:
         return Progress(
             elapsed_s=self._now() - self._begun_at,
             now_ms=max(self._latest_ms(), default=self.plan.start_ms),
-            sent=sum(self.producer.taken),
+            sent=len(self.producer.sent),
             total=self.plan.total,
             throttled=self.producer.throttled,
             processed=self._fleet.total("records"),
             received=len(self._events.bodies),
             letters=len(self._letters.bodies),
+            reshards=self.changes.reshards,
+            deploys=self.changes.deploys,
             shards=[
                 ShardLine(shard_id, view.worker, view.epoch, view.totals["records"])
                 for shard_id, view in shards

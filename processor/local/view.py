@@ -39,6 +39,8 @@ class Progress:
     processed: int
     received: int
     letters: int
+    reshards: int
+    deploys: int
     shards: Sequence[ShardLine]
     alarms: Sequence[str]  # sentences, oldest first
 
@@ -67,6 +69,12 @@ def when(now_ms: int) -> str:
     return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%a %d %b %H:%M")
 
 
+def _changes(progress: Progress) -> str:
+    """Of what never happened nothing is said."""
+    counts = {"reshards": progress.reshards, "deploys": progress.deploys}
+    return "".join(f"  {name} {n}" for name, n in counts.items() if n)
+
+
 class PlainView:
     """A line now and then: for logs, pipes and CI."""
 
@@ -88,6 +96,7 @@ class PlainView:
             f"  sent {progress.sent:,} of {progress.total:,}"
             f"  processed {progress.processed:,}  events {progress.received:,}"
             f"  dead letters {progress.letters}  alarms {len(progress.alarms)}"
+            f"{_changes(progress)}"
         )
 
     def say(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Worker:
 
     child: processes.Child
     url: str
-    is_killed: bool = False  # by us
+    is_ended: bool = False  # by us
     status: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +54,7 @@ class ShardView:
 
 
 class Fleet:
-    """All workers that were ever started, the killed one included."""
+    """All workers that were ever started, those that ended included."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.workers: list[Worker] = []
@@ -65,7 +65,10 @@ class Fleet:
         return [worker for worker in self.workers if worker.child.is_running]
 
     async def start(self) -> Worker:
-        """One more worker; it may take seconds until it owns anything."""
+        """One more worker; it may take seconds until it owns anything.
+
+        Its access key is its name, so whoever sees a request knows whose it is.
+        """
         name = f"worker-{len(self.workers) + 1}"
         port = processes.free_port()
         child = await processes.start(
@@ -74,7 +77,7 @@ class Fleet:
                 *(sys.executable, "-m", "processor", "run", "-c", str(PIPELINE)),
                 *("--set", f"http.port={port}", "--log-format", "json"),
             ],
-            environment=self._environment,
+            environment={**self._environment, "AWS_ACCESS_KEY_ID": name},
             log=self._folder / f"{name}.log",
         )
         worker = Worker(child, f"http://127.0.0.1:{port}")
@@ -88,24 +91,25 @@ class Fleet:
             while True:
                 await asyncio.gather(*(_poll(session, worker) for worker in self.living))
                 for worker in self.workers:
-                    if not (worker.child.is_running or worker.is_killed):
+                    if not (worker.child.is_running or worker.is_ended):
                         raise WorkerDied(worker.child)
                 await asyncio.sleep(POLL_S)
 
     async def kill(self, worker: Worker) -> None:
         """SIGKILL, as a crash would end it."""
-        worker.is_killed = True
+        worker.is_ended = True
         await worker.child.kill()
+
+    async def retire(self, worker: Worker) -> list[str]:
+        """SIGTERM, as a deploy would end it; what was wrong with how it ended."""
+        worker.is_ended = True
+        code = await worker.child.stop(STOP_S)
+        return [] if code == 0 else [f"{worker.child.name} ended with {code} on SIGTERM, not 0"]
 
     async def stop(self) -> list[str]:
         """SIGTERM to all at once; what was wrong with how they ended."""
-        living = self.living
-        codes = await asyncio.gather(*(worker.child.stop(STOP_S) for worker in living))
-        return [
-            f"{worker.child.name} ended with {code} on SIGTERM, should be 0"
-            for worker, code in zip(living, codes, strict=True)
-            if code != 0
-        ]
+        faults = await asyncio.gather(*(self.retire(worker) for worker in self.living))
+        return [fault for some in faults for fault in some]
 
     def kill_now(self) -> None:
         """Without waiting, for the last resort."""
@@ -115,24 +119,17 @@ class Fleet:
     # ---- what they say ----------------------------------------------------------------------
 
     def shards(self) -> dict[str, ShardView]:
-        """Each shard as its present owner sees it: of two that claim it the higher epoch is."""
-        out: dict[str, ShardView] = {}
-        for worker in self.living:
-            for shard_id, shard in worker.status.get("shards", {}).items():
-                view = ShardView(
-                    worker.child.name,
-                    str(worker.status["worker_id"]),
-                    int(shard["epoch"]),
-                    _number(str(shard["position"])),
-                    shard["totals"],
-                )
-                if shard_id not in out or out[shard_id].epoch < view.epoch:
-                    out[shard_id] = view
-        return out
+        """Each open shard as its owner sees it: of two that claim it the one of higher epoch."""
+        return _newest(self.living, "shards")
+
+    def ended(self) -> dict[str, ShardView]:
+        """Each shard that came to its end, as its last owner saw it then."""
+        return _newest(self.workers, "ended")
 
     def total(self, name: str) -> int:
         """A figure over all shards; exact, since it is part of each shard's state."""
-        return sum(int(view.totals[name]) for view in self.shards().values())
+        views = self.shards() | self.ended()
+        return sum(int(view.totals[name]) for view in views.values())
 
     def published(self) -> int:
         """Events that the bus took, over all processes; what a killed one said last."""
@@ -145,6 +142,22 @@ class Fleet:
         """From taking a closing record to the bus's answer, over all processes."""
         said = (worker.status.get("latency", {}) for worker in self.workers)
         return merged(one["close_to_accepted"]["histogram"] for one in said if one)
+
+
+def _newest(workers: Iterable[Worker], kind: str) -> dict[str, ShardView]:
+    out: dict[str, ShardView] = {}
+    for worker in workers:
+        for shard_id, shard in worker.status.get(kind, {}).items():
+            view = ShardView(
+                worker.child.name,
+                str(worker.status["worker_id"]),
+                int(shard["epoch"]),
+                _number(str(shard["position"])),
+                shard["totals"],
+            )
+            if shard_id not in out or out[shard_id].epoch < view.epoch:
+                out[shard_id] = view
+    return out
 
 
 async def _poll(session: aiohttp.ClientSession, worker: Worker) -> None:

@@ -55,6 +55,7 @@ class Status(Struct, frozen=True):
     latency: Mapping[str, Latency]
     leases: Sequence[Any]
     shards: Mapping[str, Any]
+    ended: Mapping[str, Any] = {}  # shards that came to their end here, as they were then
 
 
 class Views(Struct, frozen=True):

@@ -92,6 +92,7 @@ class ShardLoop:
         self._snapshot_s = 0.0
         self._caught_up_at_ms: int | None = None
         self._lag_ms: int | None = None
+        self.has_ended = False  # the shard, and its end is committed
         self._do("restoring")
 
     def __repr__(self) -> str:
@@ -270,6 +271,8 @@ class ShardLoop:
         await self._put(self._pipeline.end(), self._road.clock.monotonic())
         self._do("checkpointing")
         await self._lease.end(END, self._pipeline.snapshot(), children)
+        self._position = END
+        self.has_ended = True
 
     def _schedule_checkpoint(self) -> None:
         interval_s = self._road.plan.pipeline.state.checkpoint_ms / 1_000

@@ -16,6 +16,7 @@ from processor.runtime.shard_loop import Road, ShardLoop, ShardView
 # other wait of its loop has a name (`Doing`). A shard without either for so long is stuck, and only
 # a restart may help.
 STUCK_AFTER_S = 120.0
+ENDED_MAX = 100  # shards whose last figures are kept for `/status`; the oldest go first
 
 
 class Pulse:
@@ -67,6 +68,7 @@ class Worker:
         self._road = road
         self._pulse = pulse
         self._shards: dict[str, ShardLoop] = {}
+        self._ended: dict[str, ShardView] = {}
         self._leases = LeaseLoop(
             ports,
             self._follow,
@@ -102,6 +104,10 @@ class Worker:
         """The shards that are followed here, by id."""
         return {shard_id: loop.view() for shard_id, loop in sorted(self._shards.items())}
 
+    def ended(self) -> Mapping[str, ShardView]:
+        """The shards that came to their end here, as they were then; the last ENDED_MAX."""
+        return dict(self._ended)
+
     def stuck(self) -> list[str]:
         """A sentence for each shard that neither gets on nor waits for something with a name."""
         now = self._road.clock.monotonic()
@@ -121,7 +127,14 @@ class Worker:
         self._shards[lease.shard.id] = loop
         try:
             await loop.run()
+            if loop.has_ended:
+                self._note_end(lease.shard.id, loop.view())
         finally:
             if self._shards.get(lease.shard.id) is loop:
                 del self._shards[lease.shard.id]
                 self._pulse.forget(lease.shard.id)
+
+    def _note_end(self, shard_id: str, view: ShardView) -> None:
+        self._ended[shard_id] = view
+        if len(self._ended) > ENDED_MAX:
+            del self._ended[next(iter(self._ended))]

@@ -127,6 +127,8 @@ def test_a_perfect_run_passes_and_reports_every_figure_in_order() -> None:
         ("shards_moved", 0),
         ("p50_ms", 1.0),
         ("p99_ms", 2.0),
+        ("reshards", 0),
+        ("deploys", 0),
     ]
 
 

@@ -17,6 +17,8 @@ def progress(elapsed_s: float) -> Progress:
         processed=1_400,
         received=200,
         letters=2,
+        reshards=3,
+        deploys=0,
         shards=[ShardLine("shardId-000000000001", "worker-2", 4, 700)],
         alarms=["Thu 09 Oct 09:00  lima: orders is 31, above the 7 expected"],
     )
@@ -30,9 +32,9 @@ def test_a_line_now_and_then_tells_how_far_it_is(capsys: pytest.CaptureFixture[s
     assert out == ""
     assert err.splitlines() == [
         "  0.0 s  Thu 09 Oct 09:00  sent 1,500 of 120,000  processed 1,400  events 200"
-        "  dead letters 2  alarms 1",
+        "  dead letters 2  alarms 1  reshards 3",
         "  5.0 s  Thu 09 Oct 09:00  sent 1,500 of 120,000  processed 1,400  events 200"
-        "  dead letters 2  alarms 1",
+        "  dead letters 2  alarms 1  reshards 3",
     ]
 
 
