@@ -31,6 +31,7 @@ from processor.observe.ticker import LoopTicker
 from processor.ports import Clock, DeadLetters, ObjectStore, Sink
 from processor.runtime.aws import Aws, memory_limit_bytes, open_aws, read_budget_bytes
 from processor.runtime.clock import SystemClock
+from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
 from processor.runtime.lease_loop import LeasePorts
 from processor.runtime.shard_loop import Road
 from processor.runtime.waiting import unless
@@ -230,6 +231,19 @@ async def _objects(process: Process, aws: Aws) -> ObjectStore | None:
     if location.startswith("s3://"):
         return S3Objects(await aws.client("s3"), location)
     return FolderObjects(location)
+
+
+# ---- leases by hand ---------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_leases(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIterator[LeaseAdmin]:
+    """The pipeline's leases for a command; `say` tells a person what it waits for."""
+    process = Process(pipeline)
+    async with open_aws(region_of(pipeline), connections_max=CONNECTIONS_MAX) as aws:
+        table = DynamoTable(await aws.client("dynamodb"), pipeline.state.table)
+        ports = AdminPorts(table, await _source(process, aws), process.clock, say)
+        yield LeaseAdmin(ports, pipeline.app, pipeline.source.start)
 
 
 # ---- starting and stopping ------------------------------------------------------------------

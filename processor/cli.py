@@ -237,6 +237,21 @@ def show_config(args: argparse.Namespace) -> int:
     return 0
 
 
+def add_leases(verbs: Verbs) -> None:
+    about = "See, release and move leases; take over the positions of a KCL application."
+    add_verb(verbs, "leases", about, _no_leases_verb).prepare = _add_leases_verbs
+
+
+def _add_leases_verbs(parser: Parser) -> None:
+    from processor.cli_leases import add_verbs
+
+    add_verbs(parser)
+
+
+def _no_leases_verb(args: argparse.Namespace) -> int:
+    raise AssertionError("a verb of leases is required")
+
+
 def add_health(verbs: Verbs) -> None:
     parser = add_verb(verbs, "health", "Ask the service on this machine whether it lives.", health)
     about = "default: PROCESSOR_HTTP_PORT, else 8080"
@@ -296,6 +311,7 @@ VERBS: tuple[Callable[[Verbs], None], ...] = (
     add_demo,
     add_validate,
     add_config,
+    add_leases,
     add_health,
     add_version,
 )

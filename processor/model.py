@@ -153,13 +153,20 @@ class StreamInfo(Struct, frozen=True):
 
 
 class Position(Struct, frozen=True):
-    """Where to go on reading: `after` a sequence number, at a time, or from the trim horizon."""
+    """Where to go on reading: `after` a sequence number, `at` one, at a time, or from the trim
+    horizon.
 
-    kind: Literal["after", "at_time", "trim_horizon", "end"]
+    `skip`: of the record `at` a sequence number, so many events are done already. Only an operator
+    (a seek, an import of sub-sequence numbers) makes an `at`; what we commit ourselves is `after`.
+    """
+
+    kind: Literal["after", "at", "at_time", "trim_horizon", "end"]
     value: str = ""  # sequence number, or milliseconds as decimal digits
+    skip: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.value}" if self.value else self.kind
+        text = f"{self.kind}:{self.value}" if self.value else self.kind
+        return f"{text}+{self.skip}" if self.skip else text
 
 
 TRIM_HORIZON = Position("trim_horizon")

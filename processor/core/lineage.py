@@ -39,7 +39,7 @@ def undiscovered(
         for shard in listing
         if shard.id not in rows and shard.id not in past
     ]
-    return _parents_first(fresh)
+    return parents_first(fresh)
 
 
 def children_of(
@@ -67,13 +67,13 @@ def is_readable(row: ShardRow, rows: Mapping[str, ShardRow]) -> bool:
     """Whether a shard may be owned: not ended, and nothing before it is left to read.
 
     A parent that is missing in `rows` has not ended: buckets are read one after the other, and its
-    row may have come after its bucket's turn. Once claimed, a shard stays readable.
+    row may have come after its bucket's turn. Once the shard was claimed, its parents had ended: a
+    missing one is gone for good, and one that has not ended is read again, by an operator's seek.
     """
     if row.ended:
         return False
-    return row.epoch > 0 or all(
-        parent in rows and rows[parent].ended for parent in row.shard.parents
-    )
+    known = [rows[parent].ended for parent in row.shard.parents if parent in rows]
+    return all(known) and (row.epoch > 0 or len(known) == len(row.shard.parents))
 
 
 def seeks_of(row: ShardRow, rows: Mapping[str, ShardRow]) -> int:
@@ -138,8 +138,8 @@ def _with_parents(shard: Shard, known: Collection[str]) -> Shard:
     return replace(shard, parents=parents, is_closed=False)
 
 
-def _parents_first(rows: Sequence[ShardRow]) -> list[ShardRow]:
-    """In order of ancestry, then of ids: a child's row never exists without its parents'."""
+def parents_first(rows: Sequence[ShardRow]) -> list[ShardRow]:
+    """In order of ancestry, then of ids: a child's row is never written before its parents'."""
     waiting = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
     ordered: list[ShardRow] = []
     while waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import inf
 
 from msgspec.structs import replace
 
@@ -14,11 +15,16 @@ def is_behind(position: Position, other: Position) -> bool:
     return place(position) < place(other)
 
 
-def place(position: Position) -> tuple[int, int]:
+def place(position: Position) -> tuple[int, int, float]:
     """Orders a shard's positions: starts of either kind, sequence numbers as integers, `END`."""
-    if position.kind == "after":
-        return 1, int(position.value)
-    return (2, 0) if position.kind == "end" else (0, 0)
+    match position.kind:
+        case "after":
+            return 1, int(position.value), inf
+        case "at":
+            return 1, int(position.value), position.skip
+        case "end":
+            return 2, 0, 0
+    return 0, 0, 0
 
 
 def pending(marks: Sequence[Mark], position: Position) -> list[Mark]:

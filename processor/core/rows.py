@@ -231,8 +231,9 @@ def state_epoch(key: str) -> int:
 
 def position_text(position: Position) -> str:
     """As it is stored: sequence numbers padded, so that text sorts as the integers do."""
-    if position.kind == "after":
-        return f"after:{int(position.value):0{SEQUENCE_DIGITS}d}"
+    if position.kind in ("after", "at"):
+        padded = f"{int(position.value):0{SEQUENCE_DIGITS}d}"
+        return str(replace(position, value=padded))
     return str(position)
 
 
@@ -242,8 +243,11 @@ def position_of(text: str) -> Position:
     match kind:
         case "after":
             return Position("after", str(int(value)))
+        case "at":
+            number, _, skip = value.partition("+")
+            return Position("at", str(int(number)), int(skip or "0"))
         case "at_time":
             return Position("at_time", str(int(value)))
         case "trim_horizon" | "end":
             return Position(kind)
-    raise ValueError(f"position {text!r}: expected after, at_time, trim_horizon or end")
+    raise ValueError(f"position {text!r}: expected after, at, at_time, trim_horizon or end")

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from msgspec.structs import replace
 
 from processor.core.rows import Pair, ShardRow, committed, ended, is_ahead, marked, unreferenced
+from processor.core.seeking import inherits
 from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import Mark, Position, Shard
 from processor.ports import Clock, LeaseTable, Written
@@ -130,7 +131,7 @@ class Lease:
                 continue
             self._base = pair
             marks = tuple(entry.mark for entry in self.row.marks if is_ahead(entry, pair))
-            inherited = await self._inherited() if state is None else ()
+            inherited = await self._inherited() if state is None and inherits(pair) else ()
             self._keeper.states.prefetched.drop(self.shard.id)
             return Restored(pair.position, state, marks, inherited)
         raise StateUnreadable(self.shard.id, reason)

@@ -68,6 +68,10 @@ class KinesisSource:
     async def list_shards(self) -> list[Shard]:
         return await self._api.list_shards()
 
+    async def probe(self, shard_id: str, position: Position) -> None:
+        """Ask for an iterator and don't use it. Raises Unavailable, Throttled or Outage."""
+        await self._api.iterator(shard_id, position)
+
     def open(self, shard_id: str, position: Position) -> KinesisReader:
         return KinesisReader(self._api, shard_id, position, self._reading)
 

@@ -199,6 +199,9 @@ def _iterator_type(position: Position) -> dict[str, Any]:
                 "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
                 "StartingSequenceNumber": number,
             }
+        case "at":
+            number = position.value
+            return {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": number}
         case "end":
             raise AssertionError("nothing is read from the end of a shard")
 

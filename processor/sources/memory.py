@@ -37,6 +37,8 @@ class _Log:
                 return bisect_left(self.arrivals_ms, int(position.value))
             case "after":
                 return bisect_left(self.numbers, int(position.value) + 1)
+            case "at":
+                return bisect_left(self.numbers, int(position.value))
             case "end":
                 raise AssertionError(f"nothing is read from the end of {self.shard.id}")
 
@@ -68,6 +70,9 @@ class MemorySource:
 
     async def list_shards(self) -> list[Shard]:
         return [log.shard for log in self._logs.values()]
+
+    async def probe(self, shard_id: str, position: Position) -> None:
+        """Any position will do."""
 
     def open(self, shard_id: str, position: Position) -> MemoryReader:
         log = self._logs[shard_id]

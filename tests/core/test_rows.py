@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from processor.core.pages import place
 from processor.core.rows import (
     MARKS_MAX,
     Pair,
@@ -58,7 +59,7 @@ def test_the_text_of_the_end_sorts_after_the_longest_sequence_numbers() -> None:
 
 
 def test_a_text_that_is_no_position_is_refused_with_what_is_expected() -> None:
-    with pytest.raises(ValueError, match="expected after, at_time"):
+    with pytest.raises(ValueError, match="expected after, at, at_time"):
         position_of("LATEST")
 
 
@@ -117,3 +118,11 @@ def test_a_state_is_named_by_its_shard_epoch_and_commit() -> None:
     key = state_key(owned(), 7, "w")
     assert key == "orders@1600000000000/shardId-000000000000/0000000001-000000000007-w"
     assert state_epoch(key) == 1
+
+
+def test_a_position_at_a_record_lies_before_the_one_after_it_and_counts_its_events() -> None:
+    at, some, after = Position("at", "7"), Position("at", "7", 3), Position("after", "7")
+    assert place(Position("after", "6")) < place(at) < place(some) < place(after)
+    for position in (at, some):
+        assert position_of(position_text(position)) == position
+    assert position_text(some).endswith("7+3")

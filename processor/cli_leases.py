@@ -1,0 +1,245 @@
+"""`processor leases …`: arguments, and what is printed; the work is done by `runtime.lease_admin`.
+
+A verb that drops state asks to be told the app's name (`--yes APP`), so that a command that was
+meant for another file or environment does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Any
+
+from msgspec import to_builtins
+
+from processor import app
+from processor.cli import Parser, add_verb, load_pipeline, write_json
+from processor.core import seeking
+from processor.core.lineage import is_readable
+from processor.core.rows import ShardRow, WorkerRow
+from processor.errors import UsageError
+from processor.model import Pipeline
+from processor.runtime.lease_admin import LeaseAdmin, Leases, owners_of
+
+Verb = Callable[[LeaseAdmin, Pipeline, argparse.Namespace], Awaitable[None]]
+
+
+def add_verbs(parser: Parser) -> None:
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, about: str, verb: Verb) -> Parser:
+        return add_verb(verbs, name, about, _doing(verb))
+
+    add("list", "All shards: who has them, and how far they are.", list_)
+    one = add("show", "One shard's row: positions, state, marks, parents and children.", show)
+    one.add_argument("shard", metavar="SHARD")
+    one = add("release", "Give up the lease of an owner that is dead.", release)
+    one.add_argument("shard", metavar="SHARD")
+    one = add("seek", "Go on elsewhere, without state, under a new incarnation.", seek)
+    _add_which(one)
+    one.add_argument("--to", metavar="PLACE", required=True, help=seeking.TARGETS)
+    one = add("reset", "Drop the state, and go on at the same position.", reset)
+    _add_which(one)
+
+
+def _add_which(parser: Parser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("shard", metavar="SHARD", nargs="?")
+    which.add_argument("--all", action="store_true", help="all shards; no worker may be alive")
+    parser.add_argument("--yes", metavar="APP", help="the app's name: yes, drop its state")
+
+
+def _doing(verb: Verb) -> Callable[[argparse.Namespace], int]:
+    def do(args: argparse.Namespace) -> int:
+        pipeline = load_pipeline(args)
+        if "yes" in args:
+            _need_yes(pipeline, args)
+        asyncio.run(_with_leases(verb, pipeline, args))
+        return 0
+
+    return do
+
+
+async def _with_leases(verb: Verb, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    async with app.open_leases(pipeline, _say) as leases:
+        await verb(leases, pipeline, args)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+# ---- seeing -----------------------------------------------------------------------------------
+
+
+async def list_(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    leases = await admin.read()
+    rows = [_summary(leases, row) for row in leases.shards.values()]
+    if args.output == "json":
+        write_json({"app": pipeline.app, "stream": str(leases.stream), "shards": rows})
+        return
+    _write_table(rows)
+    if not rows:
+        _say(f"no leases: nobody has read {leases.stream.name} by table {pipeline.state.table}")
+
+
+async def show(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    leases = await admin.read()
+    row = seeking.known(leases.shards, args.shard)
+    details = _details(leases, row)
+    if args.output == "json":
+        write_json(details)
+        return
+    width = max(map(len, details))
+    for name, value in details.items():
+        for i, line in enumerate(_lines(value)):
+            sys.stdout.write(f"{'' if i else name:{width}}  {line}\n")
+
+
+def _summary(leases: Leases, row: ShardRow) -> dict[str, Any]:
+    state = [pair.state for pair in row.pairs][-1]
+    return {
+        "shard": row.id,
+        "stage": _stage(leases, row),
+        "owner": row.owner,
+        "epoch": row.epoch,
+        "position": str(row.position),
+        "caught_up": _age(row.caught_up_at_ms, leases.service_date_ms),
+        "state_bytes": state.stored_bytes if state else 0,
+        "commit": row.commit,
+        "seeks": row.seeks,
+    }
+
+
+def _stage(leases: Leases, row: ShardRow) -> str:
+    if row.ended:
+        return "ended"
+    if row.owner is not None:
+        worker = leases.workers.get(row.owner)
+        return "held" if worker is None else _standing(worker, row)
+    if not is_readable(row, leases.shards):
+        return "waits for its parents"
+    return "unowned" if row.successor is None else f"for {row.successor}"
+
+
+def _standing(worker: WorkerRow, row: ShardRow) -> str:
+    if worker.buried:
+        return "held, owner buried"
+    held = next((one for one in worker.held if one.shard_id == row.id), None)
+    if held is not None and held.to is not None:
+        return f"held, moving to {held.to}"
+    return "held, owner draining" if worker.draining else "held"
+
+
+def _details(leases: Leases, row: ShardRow) -> dict[str, Any]:
+    shard = row.shard
+    return _summary(leases, row) | {
+        "stream": str(leases.stream),
+        "incarnation": row.incarnation,
+        "caught_up_at": _time(row.caught_up_at_ms),
+        "successor": row.successor,
+        "moved": row.moved,
+        "write_id": row.write_id,
+        "hash_range": [str(shard.first_hash), str(shard.last_hash)],
+        "parents": list(shard.parents),
+        "children": seeking.children_of(leases.shards, row.id),
+        "pairs": [to_builtins(pair) | {"position": str(pair.position)} for pair in row.pairs],
+        "marks": [
+            {"commit": mark.commit, "at": str(mark.mark.position), "fact": mark.mark.fact}
+            | {"watermark": _time(mark.mark.watermark_ms)}
+            for mark in row.marks
+        ],
+    }
+
+
+# ---- changing ---------------------------------------------------------------------------------
+
+
+async def release(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    row = await admin.release(await admin.read(), args.shard)
+    if row is None:
+        _say(f"{args.shard} is owned by nobody: nothing to do")
+    else:
+        _say(f"{args.shard} is free, at {row.position}: its owner {row.owner} is dead")
+
+
+async def seek(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    leases = await admin.discover()
+    position = seeking.target(args.to, leases.service_date_ms)
+    write_id = token_hex(8)
+    if args.all:
+        if position.kind == "at":
+            raise UsageError("--to: a sequence number is one shard's; name the shard")
+        reopen = args.to.lower() != "latest"
+        listed = await admin.listed()
+        changes = seeking.seek_all(leases.shards, listed, position, write_id, reopen=reopen)
+    else:
+        changes = seeking.seek_one(leases.shards, args.shard, position, write_id)
+        if position.kind == "at":
+            await admin.probe(args.shard, position)
+    await _apply(admin, leases, changes, is_all=args.all)
+
+
+async def reset(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    leases = await admin.discover()
+    changes = seeking.reset(leases.shards, args.shard, token_hex(8))
+    await _apply(admin, leases, changes, is_all=args.all)
+
+
+async def _apply(
+    admin: LeaseAdmin, leases: Leases, changes: Sequence[seeking.Change], *, is_all: bool
+) -> None:
+    owners = owners_of(leases.shards, [change.before.id for change in changes])
+    await admin.bury(leases.stream, owners | (leases.workers.keys() if is_all else set()))
+    await admin.write(changes)
+    for change in changes:
+        before, after = change.before, change.after
+        again = ", read again" if before.ended and not after.ended else ""
+        _say(f"{after.id}: {before.position} → {after.position}, epoch {after.epoch}{again}")
+
+
+def _need_yes(pipeline: Pipeline, args: argparse.Namespace) -> None:
+    if args.yes != pipeline.app:
+        which = "all shards" if args.all else args.shard
+        given = "" if args.yes is None else f", not {args.yes!r}"
+        raise UsageError(
+            f"this drops the state of {which} of app {pipeline.app!r}: open windows, what detectors"
+            f" learnt, ids seen; events get new ids. Say so with --yes {pipeline.app}{given}"
+        )
+
+
+# ---- printing ---------------------------------------------------------------------------------
+
+
+def _write_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    lines = [[name.replace("_", " ").upper() for name in rows[0]]]
+    lines += [["-" if value is None else str(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [" ".join(_lines(each)) for each in value] or ["-"]
+    if isinstance(value, dict):
+        return [", ".join(f"{name} {_lines(each)[0]}" for name, each in value.items())]
+    return ["-" if value is None else str(value)]
+
+
+def _time(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _age(ms: int | None, now_ms: int) -> str | None:
+    """How long ago; `-` where a shard has not been seen at its tip."""
+    return None if ms is None else f"{max(0, now_ms - ms) / 1000:.0f}s ago"

@@ -1,0 +1,231 @@
+"""Leases by hand: reading them, and changing them without ever cutting in on a live worker.
+
+A worker is alive while its row's counter changes; only watching tells, so we wait for as long as
+another worker would before it takes over, and bury it as that one would, before we write. Every
+write is conditional on the row as we saw it: a worker that claims in between wins, and is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from processor.core.commands import Timing
+from processor.core.liveness import Liveness
+from processor.core.rows import ShardRow, StreamKey, WorkerRow, released
+from processor.core.seeking import Change, known
+from processor.errors import Outage, Refused, Unavailable
+from processor.model import Position, Shard, StreamInfo
+from processor.ports import Clock, LeaseTable, Written
+from processor.runtime.shards import Shards
+
+ATTEMPTS = 4  # then the service is down for longer than a person at a terminal should be kept
+PAUSE_S = 1.0
+CALL_TIMEOUT_S = 20.0
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+class Stream(Protocol):
+    """What this needs of a source."""
+
+    async def describe(self) -> StreamInfo: ...
+
+    async def list_shards(self) -> list[Shard]: ...
+
+    async def probe(self, shard_id: str, position: Position) -> None:
+        """Raises Unavailable where the service refuses to read from there."""
+
+
+class AdminPorts(Struct, frozen=True):
+    """The outside world of a command; `say` tells a person what it waits for."""
+
+    table: LeaseTable
+    stream: Stream
+    clock: Clock
+    say: Say
+
+
+class Leases(Struct, frozen=True):
+    """What the table holds of one stream, at a moment."""
+
+    stream: StreamKey
+    service_date_ms: int
+    shards: dict[str, ShardRow]
+    workers: dict[str, WorkerRow]
+
+
+class LeaseAdmin:
+    """The leases of one application on one stream; `start` as in the pipeline file."""
+
+    def __init__(self, ports: AdminPorts, app: str, start: str, timing: Timing | None = None):
+        self._table, self._stream = ports.table, ports.stream
+        self._clock, self._say = ports.clock, ports.say
+        self._timing = timing or Timing()
+        self._shards = Shards(ports.table, ports.stream, app, start)
+
+    # ---- reading
+
+    async def read(self) -> Leases:
+        """Changes nothing, not even for a stream that nobody has read yet."""
+        info = await self._repeated(self._stream.describe)
+        stream = StreamKey.of(info)
+        rows = await self._repeated(lambda: self._table.read_shards(stream))
+        workers = await self._repeated(lambda: self._table.read_workers(stream))
+        return Leases(
+            stream,
+            info.service_date_ms,
+            {row.id: row for row in sorted(rows, key=lambda row: row.id)},
+            {row.id: row for row in workers},
+        )
+
+    async def discover(self) -> Leases:
+        """The same once every shard that the stream has is in the table, as a worker makes it."""
+        await self._repeated(self._shards.open)
+        await self._repeated(self._shards.discover)
+        return await self.read()
+
+    async def listed(self) -> dict[str, Shard]:
+        """The stream's shards."""
+        shards = await self._repeated(self._stream.list_shards)
+        return {shard.id: shard for shard in shards}
+
+    async def probe(self, shard_id: str, position: Position) -> None:
+        """Raises Unavailable where the service refuses to read from there."""
+        await self._repeated(lambda: self._stream.probe(shard_id, position))
+
+    # ---- who is alive
+
+    async def bury(self, stream: StreamKey, workers: Collection[str]) -> None:
+        """Until each worker is surely dead, and barred from coming back; Refused if one lives.
+
+        One without a row counts like one that stands still: its last heartbeat may be as young.
+        """
+        waiting = set(workers)
+        if not waiting:
+            return
+        timing = self._timing
+        liveness = Liveness(timing.dead_after_s, timing.gap_max_s)
+        first: dict[str, int | None] = {}
+        self._say(
+            f"watching {_some(waiting)} for {timing.dead_after_s:g} s:"
+            " a worker is dead when its heartbeats have stopped for that long"
+        )
+        while waiting:
+            rows = await self._workers(stream, liveness)
+            now = self._clock.monotonic()
+            liveness.on_read(rows.values(), waiting, now)
+            for worker_id in sorted(waiting):
+                row = rows.get(worker_id)
+                _require_still(worker_id, row, first)
+                if (row is not None and row.buried) or liveness.is_dead(worker_id, now):
+                    await self._bury(stream, row)
+                    waiting.discard(worker_id)
+            if waiting:
+                await self._clock.sleep(timing.read_s)
+
+    async def _workers(self, stream: StreamKey, liveness: Liveness) -> dict[str, WorkerRow]:
+        """A read that failed says nothing of anybody's life."""
+
+        async def read() -> list[WorkerRow]:
+            try:
+                return await self._table.read_workers(stream)
+            except Outage:
+                liveness.restart()
+                raise
+
+        return {row.id: row for row in await self._repeated(read)}
+
+    async def _bury(self, stream: StreamKey, row: WorkerRow | None) -> None:
+        if row is None or row.buried:
+            return
+        if not await self._repeated(lambda: self._table.bury(stream, row.id, row.counter)):
+            rows = await self._repeated(lambda: self._table.read_workers(stream))
+            if not any(one.id == row.id and one.buried for one in rows):
+                raise Refused(_alive(row.id, "it came back at the last moment"))
+
+    # ---- changing
+
+    async def release(self, leases: Leases, shard_id: str) -> ShardRow | None:
+        """Give up a dead owner's lease; None if nobody owns it. Refused if the owner lives."""
+        row = known(leases.shards, shard_id)
+        if row.owner is None:
+            return None
+        await self.bury(leases.stream, [row.owner])
+        await self.write([Change(row, released(row, None, moved=False))])
+        return row
+
+    async def write(self, changes: Sequence[Change]) -> None:
+        """One after the other; Refused where a row is not what it was, with what was done."""
+        for done, change in enumerate(changes):
+            try:
+                await self._write(change)
+            except (Refused, Unavailable) as error:
+                if done == 0:
+                    raise
+                changed = ", ".join(one.before.id for one in changes[:done])
+                raise Refused(f"{error}\nchanged before that: {changed}. Run it again") from error
+
+    async def _write(self, change: Change) -> None:
+        before, after = change.before, change.after
+        written = await self._repeated(lambda: self._settled(before, after))
+        if not written.applied:
+            row = written.row
+            what = "its row is gone" if row is None else f"now {_owner(row)}, epoch {row.epoch}"
+            raise Refused(
+                f"{before.id} changed while we looked ({what}); we left it alone."
+                " Stop the workers, and try again"
+            )
+
+    async def _settled(self, before: ShardRow, after: ShardRow) -> Written:
+        """What a write did, also where an earlier attempt's answer got lost."""
+        written = await self._table.write(before, after)
+        row = written.row
+        is_ours = row is not None and row.same_version(after) and row.write_id == after.write_id
+        return Written(True, after) if is_ours else written
+
+    # ---- outages
+
+    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Through short outages; Unavailable if it lasts."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    return await call()
+            except (Outage, TimeoutError) as error:
+                what = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
+                if attempt == ATTEMPTS:
+                    raise Unavailable("a service", "this", f"try again later ({what})") from error
+                self._say(f"trying again: {what}")
+                await self._clock.sleep(PAUSE_S * attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def owners_of(rows: Mapping[str, ShardRow], ids: Collection[str]) -> set[str]:
+    return {owner for shard_id in ids if (owner := rows[shard_id].owner) is not None}
+
+
+def _require_still(worker_id: str, row: WorkerRow | None, first: dict[str, int | None]) -> None:
+    counter = None if row is None else row.counter
+    seen = first.setdefault(worker_id, counter)
+    if counter is not None and counter != seen:
+        raise Refused(_alive(worker_id, f"its counter went from {seen} to {counter}"))
+
+
+def _alive(worker_id: str, proof: str) -> str:
+    return (
+        f"worker {worker_id} is alive ({proof}); nothing was changed."
+        " Stop it first: SIGTERM makes it commit and give up its leases"
+    )
+
+
+def _owner(row: ShardRow) -> str:
+    return "nobody's" if row.owner is None else f"worker {row.owner}'s"
+
+
+def _some(ids: Collection[str]) -> str:
+    return f"worker {next(iter(ids))}" if len(ids) == 1 else f"{len(ids)} workers"
