@@ -86,7 +86,7 @@ class LeaseAdmin:
     async def discover(self) -> Leases:
         """The same once every shard that the stream has is in the table, as a worker makes it."""
         await self._repeated(self._shards.open)
-        await self._repeated(self._shards.discover)
+        await self._repeated(lambda: self._shards.discover(self._clock.monotonic()))
         return await self.read()
 
     async def listed(self) -> dict[str, Shard]:
