@@ -15,6 +15,8 @@ from msgspec import Struct
 
 # Raised when a release may change the bytes of a derived event; part of every rule's version.
 ENGINE_VERSION = 1
+# Raised when a release reads the state of an older one wrongly: every rule then starts anew.
+STATE_VERSION = 1
 
 Unit = Literal["s", "ms", "us", "ns", "iso8601"]
 Floats = npt.NDArray[np.float64]

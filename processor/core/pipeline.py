@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from processor.core import events, intake
+from processor.core import events, intake, sections
 from processor.core.dedupe import Dedupe
 from processor.core.plan import Plan
 from processor.core.rules import Output, Rule, Saved
@@ -38,7 +38,7 @@ from processor.model import (
     Step,
 )
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 # A time further ahead of its arrival than this counts, but moves the watermark only as far as its
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000
@@ -75,9 +75,10 @@ class Snapshot(Struct, frozen=True):
 
     version: int
     watermark_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
+    newest_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
     totals: Totals
     seen: tuple[bytes, bytes]
-    rules: dict[str, Saved]  # by rule version: a changed rule starts anew
+    rules: dict[str, Saved]  # by rule version; see `sections`
 
 
 class ShardPipeline:
@@ -90,6 +91,7 @@ class ShardPipeline:
         self.totals = Totals()
         self.position: Position | None = None  # of the last record taken
         self._watermark_ms = _NO_WATERMARK
+        self._newest_ms = _NO_WATERMARK  # of all times so far, those of rejected records included
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
         self._rules = [Rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
 
@@ -138,6 +140,7 @@ class ShardPipeline:
         event = self.plan.pipeline.event
         batch = intake.read(page, self.plan.codec, self.plan.fields)
         times = intake.times_ms(batch, event)
+        newest_ms = int(times[batch.valid].max(initial=self._newest_ms))
         ids = intake.id_hashes(batch, event)
         wanted = [self._wanted(rule, batch) for rule in self._rules]
         before, after = self._watermarks(batch, times)
@@ -145,6 +148,7 @@ class ShardPipeline:
         letters = self._dead_letters(batch, counts)
         watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
         yield from self._advance(watermark_ms, after, batch.arrivals_ms, letters, counts)
+        self._newest_ms = newest_ms
         self.position = Position("after", page.sequence_numbers[-1])
 
     def end(self) -> Step:
@@ -167,6 +171,7 @@ class ShardPipeline:
         saved = Snapshot(
             SNAPSHOT_VERSION,
             self._watermark_ms,
+            self._newest_ms,
             self.totals,
             self._seen.snapshot(self._watermark_ms),
             {rule.plan.version: rule.snapshot() for rule in self._rules},
@@ -179,13 +184,25 @@ class ShardPipeline:
         self.position = position
         self.totals = saved.totals
         self._watermark_ms = saved.watermark_ms
+        self._newest_ms = saved.newest_ms
         try:
             self._seen.restore(saved.seen)
             for rule in self._rules:
-                if rule.plan.version in saved.rules:
-                    rule.restore(saved.rules[rule.plan.version])
+                self._restore_rule(rule, saved.rules)
         except ValueError as error:  # bytes that don't fit their columns
             raise StateUnreadable(self.shard.id, str(error)) from error
+
+    def _restore_rule(self, rule: Rule, saved: Mapping[str, Saved]) -> None:
+        """From its own section, from that of a former version, or anew from here on."""
+        section = sections.serving(rule.plan, saved)
+        here = f"{self.shard.id} {self.position} {self._watermark_ms}"
+        newest_ms = None if self._newest_ms == _NO_WATERMARK else self._newest_ms
+        if section is None:
+            rule.begin(newest_ms, here)
+        elif sections.is_own(rule.plan, saved):
+            rule.restore(section)
+        else:
+            rule.convert(section, newest_ms, here)
 
     def inherit(self, states: Sequence[bytes]) -> None:
         """Begin where the parents ended: behind their watermark everything has been told, and the
@@ -203,7 +220,11 @@ class ShardPipeline:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise StateUnreadable(self.shard.id, str(error)) from error
         if saved.version != SNAPSHOT_VERSION:
-            reason = f"version {saved.version}, this release reads {SNAPSHOT_VERSION}"
+            newer = "a newer" if saved.version > SNAPSHOT_VERSION else "an older"
+            reason = (
+                f"{newer} release wrote it, in version {saved.version} where this one reads"
+                f" {SNAPSHOT_VERSION}: run that release again"
+            )
             raise StateUnreadable(self.shard.id, reason)
         return saved
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from processor import aggregators
-from processor.core import events
+from processor.core import beginnings, events, versions
+from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
 from processor.core.keys import KeyTable
 from processor.core.patterns import Pattern
@@ -41,6 +43,7 @@ class RulePlan(Struct, frozen=True):
 
     spec: RuleSpec
     version: str
+    state_version: str
     pattern: Pattern
     home_field: str | None
 
@@ -61,8 +64,11 @@ class Output(Struct, frozen=True):
 
 
 class Saved(Struct, frozen=True):
-    """A rule's section of a snapshot."""
+    """A rule's section of a snapshot; its version is the section's name."""
 
+    rule: str
+    state_version: str
+    beginnings: Beginnings
     groups: list[tuple[list[str | int], str | None]]
     windows: SavedWindows
     first_ends: bytes
@@ -80,7 +86,10 @@ class Rule:
         self.keys = KeyTable(spec.group_by, plan.home_field, shard, spec.max_groups)
         empties = {a.name: aggregators.get(a.kind).empty for a in spec.aggregates}
         self._identity = events.Identity(app, incarnation, spec.name, plan.version)
-        self._scorer = Scorer(spec.detect, empties)
+        series = versions.detect_ids(spec.detect, versions.aggregate_ids(spec.aggregates))
+        self._scorer = Scorer(spec.detect, empties, series)
+        self._shard = shard
+        self._starts = Starts(shard, plan.home_field)
         self._by_key = Columns((Column("first_end_ms", "<i8", _NEVER_MS),))
         self._empty_values = {name: None if np.isnan(v) else int(v) for name, v in empties.items()}
         self._last_wave_ms: int | None = None
@@ -104,6 +113,7 @@ class Rule:
     ) -> None:
         """Count records that are wanted and on time; columns as `KeyTable` and `WindowTable`."""
         rows = self.keys.indices(keys, partition_keys)
+        self._starts.know(self.keys.groups)
         self._by_key.ensure(len(self.keys))
         self._scorer.ensure(len(self.keys))
         ends = self.windows.start_ms(1) + self.windows.ordinals(times) * self._size_ms
@@ -118,7 +128,7 @@ class Rule:
         """Close the window that ends there, one of `due_ends` in their order; in order of key."""
         closed = self.windows.close(end_ms)
         outputs = self._window_outputs(end_ms, closed, None)
-        if self.plan.spec.detect:
+        if self._is_judged(end_ms):
             outputs += self._judge(end_ms, closed)
         return sorted(outputs, key=lambda output: output.text)
 
@@ -139,6 +149,9 @@ class Rule:
     def snapshot(self) -> Saved:
         n = len(self.keys)
         return Saved(
+            self.plan.spec.name,
+            self.plan.state_version,
+            self._starts.beginnings,
             self.keys.names(),
             self.windows.snapshot(),
             self._by_key.snapshot(n)["first_end_ms"],
@@ -146,9 +159,21 @@ class Rule:
             self._scorer.snapshot(n),
         )
 
+    def begin(self, newest_ms: int | None, origin: str) -> None:
+        """Start anew on a shard whose records up to now had times up to `newest_ms`."""
+        self._starts.begin(beginnings.anew(self._shard, newest_ms, origin))
+
+    def convert(self, saved: Saved, newest_ms: int | None, origin: str) -> None:
+        """Go on from another version's section, whose state is as this one's; as `begin`."""
+        named = beginnings.renamed(saved.beginnings, self._shard, newest_ms, origin)
+        self.restore(replace(saved, beginnings=named))
+        self._scorer.forget_volatile()
+
     def restore(self, saved: Saved) -> None:
         n = len(saved.groups)
+        self._starts.begin(saved.beginnings)
         self.keys.restore(saved.groups)
+        self._starts.know(self.keys.groups)
         self.windows.restore(saved.windows, n)
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
         self._last_wave_ms, self._empty_waves = saved.waves
@@ -172,8 +197,14 @@ class Rule:
                 ends += more[: max(0, ABSENCE_HORIZON - empty)]
             if end is not None:
                 ends.append(end)
-                last, empty = end, 0
+                if self._is_judged(end):
+                    last, empty = end, 0
         return ends
+
+    def _is_judged(self, end_ms: int) -> bool:
+        """Whether detectors see the window that ends there: not where it is partial for all."""
+        is_watched = bool(self.plan.spec.detect)
+        return is_watched and self._starts.may_be_whole(end_ms - self._size_ms)
 
     def _judge(self, end_ms: int, closed: Closed) -> list[Output]:
         """Run one window of all known keys past the detectors."""
@@ -183,7 +214,9 @@ class Rule:
         counts = np.zeros(n, dtype=np.int64)
         counts[closed.keys] = closed.counts
         values = {name: _spread(n, closed.keys, column) for name, column in closed.values.items()}
-        known = np.flatnonzero(self._by_key.arrays["first_end_ms"][:n] <= end_ms)
+        is_known = self._by_key.arrays["first_end_ms"][:n] <= end_ms
+        is_partial = self._starts.partial(np.arange(n), end_ms - self._size_ms)
+        known = np.flatnonzero(is_known & ~is_partial)
         alarms = self._scorer.observe(
             end_ms - self._size_ms,
             end_ms,
@@ -202,12 +235,15 @@ class Rule:
         if sink is None:
             return []
         columns = {name: column.tolist() for name, column in closed.values.items()}
+        partial = self._starts.partial(closed.keys, end_ms - self._size_ms).tolist()
         outputs = []
         for i, (key, count) in enumerate(
             zip(closed.keys.tolist(), closed.counts.tolist(), strict=True)
         ):
             values = {name: column[i] for name, column in columns.items()}
             window = self._window(end_ms, key, values, count, closed.samples[i], part)
+            origin = self._starts.window_origin(self.keys.groups[key], key, end_ms - self._size_ms)
+            window = replace(window, is_partial=partial[i], origin=origin)
             event = events.window_event(self._identity, window, sink=sink)
             outputs.append(self._output(end_ms, key, event, None))
         return outputs
@@ -225,6 +261,7 @@ class Rule:
             values = {name: column[i].item() for name, column in closed.values.items()}
             count = int(closed.counts[i])
             window = self._window(end_ms, alarm.row, values, count, closed.samples[i], None)
+        window = replace(window, origin=self._starts.origin(alarm.row))
         event = events.anomaly_event(self._identity, window, alarm, sink=sink)
         return self._output(end_ms, alarm.row, event, alarm)
 

@@ -57,12 +57,19 @@ class Alarm(Struct, frozen=True):
 class Scorer:
     """All detectors of one rule, over columns with a row a key."""
 
-    def __init__(self, detects: Sequence[DetectSpec], empties: Mapping[str, float]):
-        """`empties`: by aggregate, the value of a window without records; NaN for none.
+    def __init__(
+        self,
+        detects: Sequence[DetectSpec],
+        empties: Mapping[str, float],
+        series: Sequence[str] | None = None,
+    ):
+        """`empties`: by aggregate, the value of a window without records; NaN for none. `series`:
+        what each detector's columns are called in a snapshot; by their order where it is None.
 
         Raises msgspec.ValidationError where a detector does not know its options.
         """
         self._watches = tuple(_Watch(spec, empties[spec.aggregate]) for spec in detects)
+        self._series = [str(i) for i in range(len(detects))] if series is None else series
 
     def __repr__(self) -> str:
         watches = ", ".join(
@@ -132,12 +139,19 @@ class Scorer:
         self.ensure(n)
         self.put(np.arange(n), saved)
 
+    def forget_volatile(self) -> None:
+        """The options have changed: what told of the former ones starts anew."""
+        for watch in self._watches:
+            for column in watch.state.specs:
+                if column.name in watch.params.volatile:
+                    watch.state.arrays[column.name][:] = column.fill
+
     def _tables(self) -> dict[str, Columns]:
-        """All memory, by the prefix of its names in a snapshot: detectors stand in rule order."""
+        """All memory, by the prefix of its names in a snapshot."""
         tables: dict[str, Columns] = {}
-        for i, watch in enumerate(self._watches):
-            tables[f"{i}.state."] = watch.state
-            tables[f"{i}.alarm."] = watch.alarms
+        for name, watch in zip(self._series, self._watches, strict=True):
+            tables[f"{name}.state."] = watch.state
+            tables[f"{name}.alarm."] = watch.alarms
         return tables
 
 

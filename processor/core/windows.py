@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from processor import aggregators
 from processor.core.columns import Columns, SlotMap
+from processor.core.versions import aggregate_ids
 from processor.model import AggregateSpec, Column, Floats, Hashes, Ints, Rows, State, WindowSpec
 
 Sample = tuple[str | None, str | None]  # correlation id and traceparent of a window's first record
@@ -48,6 +49,7 @@ class WindowTable:
     def __init__(self, window: WindowSpec, aggregates: Sequence[AggregateSpec]):
         self.window = window
         self._aggregates = [(spec, aggregators.get(spec.kind)) for spec in aggregates]
+        self._names = aggregate_ids(aggregates)
         self._columns = Columns(_columns(aggregates))
         self._views = self._look()
         self._slots = SlotMap()
@@ -169,16 +171,20 @@ class WindowTable:
     def _look(self) -> list[State]:
         """Each aggregate's columns under its own names; anew whenever the columns grew."""
         return [
-            {c.name: self._columns.arrays[f"{spec.name}.{c.name}"] for c in aggregator.columns}
+            {
+                c.name: self._columns.arrays[f"{self._names[spec.name]}.{c.name}"]
+                for c in aggregator.columns
+            }
             for spec, aggregator in self._aggregates
         ]
 
 
 def _columns(aggregates: Sequence[AggregateSpec]) -> list[Column]:
-    """A slot's own columns and those of its aggregates, each under the aggregate's name."""
+    """A slot's own columns and those of its aggregates, each under what the aggregate is."""
     own = (Column("key", "<i4"), Column("n", "<i8"))
+    names = aggregate_ids(aggregates)
     theirs = (
-        column._replace(name=f"{spec.name}.{column.name}")
+        column._replace(name=f"{names[spec.name]}.{column.name}")
         for spec in aggregates
         for column in aggregators.get(spec.kind).columns
     )

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.pipeline import ShardPipeline
+from processor.core.pipeline import SNAPSHOT_VERSION, ShardPipeline
 from processor.core.plan import Plan
 from processor.errors import StateUnreadable
 from processor.model import AggregateSpec, Mark, Page, Position, WindowSpec
@@ -282,9 +282,10 @@ def test_bytes_that_were_overwritten_or_inserted_raise_nothing_else(
         streams.fresh(PLANS["usual"]).restore(broken, Position("after", "1"))
 
 
-def test_a_state_of_a_later_format_is_refused_by_its_number() -> None:
-    with pytest.raises(StateUnreadable, match="version 2, this release reads 1"):
-        restored(PLANS["usual"], state() | {"version": 2})
+@pytest.mark.parametrize(("by", "said"), [(1, "a newer release"), (-1, "an older release")])
+def test_a_state_of_another_format_is_refused_with_who_wrote_it(by: int, said: str) -> None:
+    with pytest.raises(StateUnreadable, match=said):
+        restored(PLANS["usual"], state() | {"version": SNAPSHOT_VERSION + by})
 
 
 def test_a_changed_rule_starts_anew_and_the_others_keep_their_state() -> None:
