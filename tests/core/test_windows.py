@@ -200,7 +200,7 @@ def test_what_is_no_snapshot_of_such_a_table_is_refused(damage: str) -> None:
         "twice": replace(saved, codes=codes[:8] + codes[:8] + codes[16:]),
         "key": replace(saved, codes=codes[:16] + codes[20:24] + b"\xff" * 4),
         "column": replace(saved, columns=columns | {"key": bytes(len(columns["key"]))}),
-        "cut": replace(saved, columns=columns | {"total.s0": columns["total.s0"][:-8]}),
+        "cut": replace(saved, columns=columns | {"sum:amount.s0": columns["sum:amount.s0"][:-8]}),
         "samples": replace(saved, samples=saved.samples[1:]),
         "foreign": replace(saved, columns={**columns, "more": b""}),
     }
