@@ -152,6 +152,7 @@ class StreamInfo(Struct, frozen=True):
     arn: str
     created_ms: int
     service_date_ms: int  # the service's own `Date` when it told us
+    retention_ms: int = 86_400_000  # the service's least
 
 
 class Position(Struct, frozen=True):

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from processor.core.events import Identity, Window, anomaly_event, window_event
 from processor.core.rows import StreamKey, claimed, fresh_row
 from processor.core.scoring import Alarm
-from processor.errors import Outage, Throttled
+from processor.errors import Outage, StreamReplaced, Throttled
 from processor.model import (
     TRIM_HORIZON,
     Counts,
@@ -488,6 +488,7 @@ def everything(bench: Bench) -> None:
     leases.on_released("shard-2", None)
     leases.on_ended(row("shard-3"), ())
     leases.on_audit(["0-9"])
+    leases.on_stream_replaced(StreamReplaced("orders", 1, 2))
     refresh(
         bench,
         {"shard-0": Facts(0, 1, {"revenue": 1})},
