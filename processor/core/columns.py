@@ -5,8 +5,8 @@ Both are plain arrays, so growth, recycling, snapshot and restore are written on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,21 +57,31 @@ class Columns:
 
     def put(self, rows: Rows, saved: dict[str, bytes]) -> None:
         """The inverse of `take`; raises ValueError where the bytes don't fit the columns."""
-        if saved.keys() != self.arrays.keys():
-            raise ValueError(f"columns {sorted(saved)}, expected {sorted(self.arrays)}")
+        self._check_names(saved)
         for spec in self.specs:
             shape = (len(rows), spec.width) if spec.width > 1 else (len(rows),)
             self.arrays[spec.name][rows] = np.frombuffer(saved[spec.name], spec.dtype).reshape(
                 shape
             )
 
-    def snapshot(self, n: int) -> dict[str, bytes]:
-        """The first n rows."""
-        return self.take(np.arange(n))
+    def _check_names(self, saved: Mapping[str, bytes]) -> None:
+        if saved.keys() != self.arrays.keys():
+            raise ValueError(f"columns {sorted(saved)}, expected {sorted(self.arrays)}")
 
-    def restore(self, saved: dict[str, bytes], n: int) -> None:
+    def snapshot(self, n: int) -> dict[str, bytes]:
+        """The first n rows, as views of live memory: encode them before anything changes."""
+        return {
+            name: cast(bytes, array[:n].reshape(-1).view(np.uint8).data)
+            for name, array in self.arrays.items()
+        }
+
+    def restore(self, saved: Mapping[str, bytes], n: int) -> None:
+        """Into the first n rows; raises ValueError where the bytes don't fit the columns."""
         self.ensure(n)
-        self.put(np.arange(n), saved)
+        self._check_names(saved)
+        for spec in self.specs:
+            rows = self.arrays[spec.name][:n]
+            rows[:] = np.frombuffer(saved[spec.name], spec.dtype).reshape(rows.shape)
 
 
 def _fresh(spec: Column, rows: int) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from processor.core import events, intake, sections
+from processor.core import events, intake, sections, stream
 from processor.core.dedupe import Dedupe
 from processor.core.plan import Plan
 from processor.core.rules import Output, Rule, Saved
@@ -168,6 +168,10 @@ class ShardPipeline:
 
     def snapshot(self) -> bytes:
         """The state; the same state gives the same bytes."""
+        return stream.joined(self.parts())
+
+    def parts(self) -> Iterator[stream.Part]:
+        """The same in parts, some of them views of live memory: take them before feeding on."""
         saved = Snapshot(
             SNAPSHOT_VERSION,
             self._watermark_ms,
@@ -176,7 +180,7 @@ class ShardPipeline:
             self._seen.snapshot(self._watermark_ms),
             {rule.plan.version: rule.snapshot() for rule in self._rules},
         )
-        return msgspec.msgpack.encode(saved)
+        return stream.parts(saved)
 
     def restore(self, state: bytes, position: Position) -> None:
         """Into a fresh pipeline; raises StateUnreadable."""

@@ -116,28 +116,32 @@ class Scorer:
 
     def take(self, rows: Rows) -> dict[str, bytes]:
         """All that is known of these keys."""
-        return {
-            f"{prefix}{name}": saved
-            for prefix, table in self._tables().items()
-            for name, saved in table.take(rows).items()
-        }
+        return _prefixed({prefix: t.take(rows) for prefix, t in self._tables().items()})
 
     def put(self, rows: Rows, saved: Mapping[str, bytes]) -> None:
         """The inverse of `take`; raises ValueError where the bytes don't fit the columns."""
+        for table, columns in self._columns_of(saved):
+            table.put(rows, columns)
+
+    def snapshot(self, n: int) -> dict[str, bytes]:
+        """The first n rows, as views of live memory: encode them before anything changes."""
+        return _prefixed({prefix: t.snapshot(n) for prefix, t in self._tables().items()})
+
+    def restore(self, saved: Mapping[str, bytes], n: int) -> None:
+        """The inverse of `snapshot`; raises as `put` does."""
+        for table, columns in self._columns_of(saved):
+            table.restore(columns, n)
+
+    def _columns_of(self, saved: Mapping[str, bytes]) -> list[tuple[Columns, dict[str, bytes]]]:
+        """What was saved, by table."""
         tables = self._tables()
         names = {f"{prefix}{spec.name}" for prefix, t in tables.items() for spec in t.specs}
         if names != saved.keys():
             raise ValueError(f"columns {sorted(saved)}, expected {sorted(names)}")
-        for prefix, table in tables.items():
-            table.put(rows, {spec.name: saved[f"{prefix}{spec.name}"] for spec in table.specs})
-
-    def snapshot(self, n: int) -> dict[str, bytes]:
-        """The first n rows."""
-        return self.take(np.arange(n))
-
-    def restore(self, saved: Mapping[str, bytes], n: int) -> None:
-        self.ensure(n)
-        self.put(np.arange(n), saved)
+        return [
+            (table, {spec.name: saved[f"{prefix}{spec.name}"] for spec in table.specs})
+            for prefix, table in tables.items()
+        ]
 
     def forget_volatile(self) -> None:
         """The options have changed: what told of the former ones starts anew."""
@@ -255,6 +259,10 @@ class _Watch:
             opened_ms=int(alarms["opened_ms"][row]),
             sentence=sentence,
         )
+
+
+def _prefixed(tables: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
+    return {f"{prefix}{name}": of for prefix, table in tables.items() for name, of in table.items()}
 
 
 def _rounded(number: float) -> float | None:

@@ -259,7 +259,7 @@ class ShardLoop:
         if self._is_dirty:
             assert self._position is not None
             self._do("checkpointing")
-            state = self._pipeline.snapshot()
+            state = await self._lease.pack(self._pipeline.parts())
             self._snapshot_s = self._road.clock.monotonic() - self.since
             await self._lease.checkpoint(
                 self._position, state, caught_up_at_ms=self._caught_up_at_ms
@@ -270,7 +270,8 @@ class ShardLoop:
     async def _end(self, children: tuple[Shard, ...]) -> None:
         await self._put(self._pipeline.end(), self._road.clock.monotonic())
         self._do("checkpointing")
-        await self._lease.end(END, self._pipeline.snapshot(), children)
+        state = await self._lease.pack(self._pipeline.parts())
+        await self._lease.end(END, state, children)
         self._position = END
         self.has_ended = True
 

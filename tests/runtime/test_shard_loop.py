@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import xxhash
 from msgspec.structs import replace
 
 from processor.core.events import dead_letter_id
@@ -22,6 +20,7 @@ from processor.model import END, DetectSpec, Shard
 from processor.runtime.worker import STUCK_AFTER_S
 from processor.sinks.memory import MemoryTarget
 from tests.runtime.in_memory import SHARD, Life, Side, Town, tick, ticks, until
+from tests.states import packed
 from tests.virtual_time import run
 
 NEVER_MS = 3_600_000
@@ -497,10 +496,10 @@ def _stage(life: Life) -> str | None:
 
 def _exchange_newest_state(town: Town, state: bytes) -> None:
     """The newest pair then refers to bytes that are whole, and of no use."""
-    (key, row), body = next(iter(town.content.shards.items())), zlib.compress(state)
+    (key, row), body = next(iter(town.content.shards.items())), packed(state).body
     older, newest = row.pairs
     assert newest.state is not None
-    ref = StateRef("item", newest.state.key, xxhash.xxh3_128_hexdigest(body), len(body))
-    town.content.blobs[ref.key] = body
+    ref = StateRef("item", newest.state.key, body.digest, body.size)
+    (town.content.blobs[ref.key],) = body.segments
     pairs = (older, replace(newest, state=ref))
     town.content.shards[key] = replace(row, pairs=pairs)
