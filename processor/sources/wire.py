@@ -15,14 +15,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from processor.errors import (
-    IteratorExpired,
-    Missing,
-    Outage,
-    ProcessorError,
-    Throttled,
-    Unavailable,
-)
+from processor.errors import IteratorExpired, Outage, ProcessorError, Throttled, Unavailable
 from processor.ports import Clock
 from processor.sources.sigv4 import Credentials, Signer
 
@@ -111,7 +104,7 @@ class Wire:
         """Send one request. Cancelling is safe: what the request did is not undone.
 
         Raises RequestFailed, Throttled or IteratorExpired, which waiting or asking anew cures, and
-        Unavailable (Missing where it is not found), which it doesn't.
+        Unavailable, which it doesn't.
         """
         credentials = await self._credentials()
         target = f"Kinesis_20131202.{operation}"
@@ -162,8 +155,7 @@ def failure_of(subject: str, operation: str, status: int, body: bytes) -> Proces
         return RequestFailed(operation, "server", said)
     name = subject.replace("/", " ").rpartition(" ")[2]  # an ARN ends with it, too
     remedy = _REMEDIES.get(kind, _OTHER_REMEDY).format(operation=operation, name=name)
-    raised = Missing if kind == "ResourceNotFoundException" else Unavailable
-    return raised(subject, f"kinesis:{operation}", f"{remedy} ({said})")
+    return Unavailable(subject, f"kinesis:{operation}", f"{remedy} ({said})")
 
 
 def _refusal(status: int, body: bytes) -> tuple[str, str]:
