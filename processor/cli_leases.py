@@ -109,7 +109,7 @@ def _summary(leases: Leases, row: ShardRow) -> dict[str, Any]:
         "epoch": row.epoch,
         "position": str(row.position),
         "caught_up": _age(row.caught_up_at_ms, leases.service_date_ms),
-        "state_bytes": state.stored_bytes if state else 0,
+        "state_bytes": state.total_bytes if state else 0,
         "commit": row.commit,
         "seeks": row.seeks,
     }

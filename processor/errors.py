@@ -4,17 +4,22 @@
     ├── ConfigError         exit 78  the pipeline file is wrong: nothing was started
     ├── UsageError          exit 64  the command line is wrong
     ├── Unavailable         exit 69  a stream, table, bus, queue or permission is missing
+    │   └── Missing                  … because it does not exist (any more)
     ├── Refused             exit 75  not now: try again, or stop the owner first
     ├── Outage                       a service does not answer: wait and retry, lose nothing
     │   └── Throttled                … because we ask too often: slow down
     ├── IteratorExpired              a shard iterator outlived its five minutes: ask anew
     ├── LeaseLost                    somebody else owns the shard: its task ends here
-    └── StateUnreadable              a stored state can't be read: never start from nothing
+    ├── StateUnreadable              a stored state can't be read: never start from nothing
+    ├── RetentionGap                 records were gone before they were read: a person decides
+    └── StreamReplaced               the stream was deleted and made again under its name
 
 "We are wrong" is an AssertionError, never one of these. A bad record is a value (`model.Reject`).
 """
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 
 class ProcessorError(Exception):
@@ -58,6 +63,10 @@ class Unavailable(ProcessorError):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.action} failed; {self.remedy}"
+
+
+class Missing(Unavailable):
+    """The service does not find what was asked for: it was never made, or is gone."""
 
 
 class Refused(ProcessorError):
@@ -105,3 +114,34 @@ class StateUnreadable(ProcessorError):
 
     def __str__(self) -> str:
         return f"state of {self.shard_id} can't be read: {self.reason}"
+
+
+class RetentionGap(ProcessorError):
+    """Records that arrived from `first_ms` on, and before `last_ms`, may be gone unread."""
+
+    def __init__(self, shard_id: str, first_ms: int, last_ms: int):
+        super().__init__(shard_id, first_ms, last_ms)
+        self.shard_id, self.first_ms, self.last_ms = shard_id, first_ms, last_ms
+
+    def __str__(self) -> str:
+        return (
+            f"records of {self.shard_id} that arrived between {_utc(self.first_ms)} and"
+            f" {_utc(self.last_ms)} are past the stream's retention, and were not read;"
+            " set source.on_gap to continue to go on without them, and a longer retention"
+            " (aws kinesis increase-stream-retention-period) to keep what comes"
+        )
+
+
+class StreamReplaced(ProcessorError):
+    """The stream is another one than at the start: made at `after_ms`, not at `before_ms`."""
+
+    def __init__(self, name: str, before_ms: int, after_ms: int):
+        super().__init__(name, before_ms, after_ms)
+        self.name, self.before_ms, self.after_ms = name, before_ms, after_ms
+
+    def __str__(self) -> str:
+        return f"stream {self.name} was deleted, and made again at {_utc(self.after_ms)}"
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")

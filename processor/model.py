@@ -15,6 +15,8 @@ from msgspec import Struct
 
 # Raised when a release may change the bytes of a derived event; part of every rule's version.
 ENGINE_VERSION = 1
+# Raised when a release reads the state of an older one wrongly: every rule then starts anew.
+STATE_VERSION = 1
 
 Unit = Literal["s", "ms", "us", "ns", "iso8601"]
 Floats = npt.NDArray[np.float64]
@@ -150,6 +152,7 @@ class StreamInfo(Struct, frozen=True):
     arn: str
     created_ms: int
     service_date_ms: int  # the service's own `Date` when it told us
+    retention_ms: int = 86_400_000  # the service's least
 
 
 class Position(Struct, frozen=True):

@@ -36,7 +36,9 @@ class ShardReader(Protocol):
         """The next page, as soon as pacing allows; empty pages are returned too.
 
         Waits out throttling and outages itself, reporting them to its observer; a stream or a
-        permission that went away while running is an outage too, until somebody brings it back.
+        permission that went away while running is an outage too, until somebody brings it back. A
+        shard past retention ends: its last page is empty and names what follows it by a listing.
+        Raises StreamReplaced once the stream is another one of the same name.
         """
 
     async def close(self) -> None:

@@ -6,12 +6,12 @@ Both are plain arrays, so growth, recycling, snapshot and restore are written on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from processor.model import Bools, Column, Hashes, Ints, Rows
+from processor.model import Column, Hashes, Ints, Rows
 
 _ROWS_MIN = 64
 
@@ -55,26 +55,33 @@ class Columns:
         """The bytes of these rows, by column."""
         return {name: array[rows].tobytes() for name, array in self.arrays.items()}
 
-    def put(self, rows: Rows, saved: Mapping[str, bytes], chosen: Bools | None = None) -> None:
-        """The inverse of `take`; raises ValueError where the bytes don't fit the columns.
+    def put(self, rows: Rows, saved: dict[str, bytes]) -> None:
+        """The inverse of `take`; raises ValueError where the bytes don't fit the columns."""
+        self._check_names(saved)
+        for spec in self.specs:
+            shape = (len(rows), spec.width) if spec.width > 1 else (len(rows),)
+            self.arrays[spec.name][rows] = np.frombuffer(saved[spec.name], spec.dtype).reshape(
+                shape
+            )
 
-        `chosen`: which of the saved rows to put, as many as `rows`; without it all of them.
-        """
+    def _check_names(self, saved: Mapping[str, bytes]) -> None:
         if saved.keys() != self.arrays.keys():
             raise ValueError(f"columns {sorted(saved)}, expected {sorted(self.arrays)}")
-        n = len(rows) if chosen is None else len(chosen)
-        for spec in self.specs:
-            shape = (n, spec.width) if spec.width > 1 else (n,)
-            column = np.frombuffer(saved[spec.name], spec.dtype).reshape(shape)
-            self.arrays[spec.name][rows] = column if chosen is None else column[chosen]
 
     def snapshot(self, n: int) -> dict[str, bytes]:
-        """The first n rows."""
-        return self.take(np.arange(n))
+        """The first n rows, as views of live memory: encode them before anything changes."""
+        return {
+            name: cast(bytes, array[:n].reshape(-1).view(np.uint8).data)
+            for name, array in self.arrays.items()
+        }
 
-    def restore(self, saved: dict[str, bytes], n: int) -> None:
+    def restore(self, saved: Mapping[str, bytes], n: int) -> None:
+        """Into the first n rows; raises ValueError where the bytes don't fit the columns."""
         self.ensure(n)
-        self.put(np.arange(n), saved)
+        self._check_names(saved)
+        for spec in self.specs:
+            rows = self.arrays[spec.name][:n]
+            rows[:] = np.frombuffer(saved[spec.name], spec.dtype).reshape(rows.shape)
 
 
 def _fresh(spec: Column, rows: int) -> npt.NDArray[Any]:

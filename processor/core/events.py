@@ -17,17 +17,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from msgspec import NODEFAULT, Struct
-from msgspec.structs import fields as struct_fields
+from msgspec import Struct
 
 from processor.core.scoring import Alarm
-from processor.model import ENGINE_VERSION, DerivedEvent, Pipeline, RuleSpec
+from processor.model import DerivedEvent
 
 SCHEMA_VERSION = 1
 # 40 characters for 200 bits of sha256; EventBridge and SQS take up to 128 to recognise a duplicate.
 _ID_BYTES = 25
 ID_LENGTH = _ID_BYTES * 8 // 5
-VERSION_LENGTH = 12  # 60 bits: enough to tell the versions of one rule apart
 
 WINDOW_RESULT = "Window Result"
 ANOMALY_TYPES = {"opened": "Anomaly Opened", "resolved": "Anomaly Resolved"}
@@ -55,7 +53,9 @@ class Window(Struct, frozen=True):
     """One closed window of one key: all that its events are made of.
 
     `values` in the rule's order of aggregates. `part` is the shard where the key has no hash home
-    (`other`), else None. `traceparent` is a sample record's, or None.
+    (`other`), else None. `traceparent` is a sample record's, or None. `is_partial`: records of it
+    came before its rule began to count. `origin` names that beginning where another one could tell
+    something else of the same window; else it is "", and the same result has the same id.
     """
 
     start_ms: int
@@ -67,6 +67,8 @@ class Window(Struct, frozen=True):
     correlation_ids: Sequence[str] = ()
     traceparent: str | None = None
     arrival_ms: int = 0
+    is_partial: bool = False
+    origin: str = ""
 
 
 # ---- names ----------------------------------------------------------------------------------
@@ -85,47 +87,6 @@ def dead_letter_id(stream: str, shard_id: str, sequence_number: str, index: int)
     `index` counts the events in one record. An event that a target refused keeps its own id.
     """
     return event_id(("record", stream, shard_id, sequence_number, str(index)))
-
-
-def rule_version(pipeline: Pipeline, rule: RuleSpec) -> str:
-    """The version of a rule: a hash of all that its results depend on.
-
-    That is the rule, how events are read, and the engine's version. Where results go is left out
-    (it changes neither bytes nor state), and so is what stands at its default, so that a release
-    may add a setting without starting everybody's state anew; one that changes a default raises
-    ENGINE_VERSION.
-    """
-    reads = {
-        "engine": ENGINE_VERSION,
-        "decode": pipeline.source.decode,
-        "event": _canonical(pipeline.event),
-        "rule": {
-            name: value
-            for name, value in _canonical(rule).items()
-            if name not in ("emit_windows", "emit_anomalies")
-        },
-    }
-    return event_id((orjson.dumps(reads, option=orjson.OPT_SORT_KEYS).decode(),))[:VERSION_LENGTH]
-
-
-def _canonical(value: Any) -> Any:
-    """A value as plain JSON, without what stands at its default."""
-    if isinstance(value, Struct):
-        return {
-            field.name: _canonical(getattr(value, field.name))
-            for field in struct_fields(value)
-            if getattr(value, field.name) != _default(field)
-        }
-    if isinstance(value, Mapping):
-        return {str(name): _canonical(item) for name, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_canonical(item) for item in value]
-    return value
-
-
-def _default(field: Any) -> Any:
-    made = field.default_factory
-    return field.default if made is NODEFAULT else made()
 
 
 # ---- events ---------------------------------------------------------------------------------
@@ -192,6 +153,8 @@ def _id_fields(identity: Identity, window: Window, kind: tuple[str, str, str]) -
     for field, value in window.key:
         out += (field, _TAGS[type(value)], str(value))  # the tag keeps 1 and "1" apart
     out += (PANE, "" if window.part is None else f"@{window.part}")
+    if window.origin:
+        out.append(f"since {window.origin}")
     return out
 
 
@@ -211,6 +174,8 @@ def _detail(id_: str, identity: Identity, window: Window, anomaly: dict[str, Any
     detail["window"] = {"start": window.start_ms, "end": window.end_ms}
     detail["pane"] = PANE
     detail["is_final"] = True
+    if window.is_partial:
+        detail["partial"] = True
     detail["count"] = window.count
     detail["values"] = dict(window.values)
     if anomaly is not None:

@@ -105,6 +105,14 @@ class Machine:
             self._stop_at = now + self._timing.ready_s
             self._forgo(self._taking.clear())
 
+    def on_doubt(self, now: float) -> None:
+        """A reader met another stream under our stream's name: look at once."""
+        self._discover_at = min(self._discover_at, now)
+
+    def on_replaced(self) -> None:
+        """The stream was deleted and made again: nothing of the old one is worth holding."""
+        self._die()
+
     def on_failed(self, command: c.Command, now: float) -> None:
         """A call failed or hung: whether it was applied shows when it is repeated."""
         self._agenda.failed(c.key_of(command), now)

@@ -9,7 +9,7 @@ from msgspec import Struct
 from processor import codecs
 from processor.codecs.base import Codec
 from processor.codecs.json import Fields
-from processor.core import events, intake, patterns
+from processor.core import intake, patterns, versions
 from processor.core.rules import RulePlan
 from processor.model import EventSpec, Pipeline
 
@@ -28,7 +28,8 @@ def compile(pipeline: Pipeline) -> Plan:
     rules = tuple(
         RulePlan(
             rule,
-            events.rule_version(pipeline, rule),
+            versions.rule_version(pipeline, rule),
+            versions.state_version(pipeline, rule),
             patterns.compile(rule.where, f"rules.{rule.name}.where"),
             pipeline.event.partition_key,
         )

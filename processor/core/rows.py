@@ -13,7 +13,7 @@ is refused too. A row never holds state, only references: it is read and billed 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from processor.core.pages import place
 from processor.model import END, Mark, Position, Shard, StreamInfo
 
 SEQUENCE_DIGITS = 64  # the longest sequence number; DynamoDB's own numbers hold 38 digits
+Place = Literal["item", "object"]
 MARKS_MAX = 256  # of about 150 bytes each: a row stays far below DynamoDB's 400 KB
 
 
@@ -80,13 +81,41 @@ class WorkerRow(Struct, frozen=True):
     ready: tuple[Ready, ...] = ()
 
 
-class StateRef(Struct, frozen=True):
-    """A stored state: `key` in the table's items or in the object store, with its checksum."""
+class LinkRef(NamedTuple):
+    """What is stored under a key that was never used before and is not again."""
 
-    where: Literal["item", "object"]
+    where: Place
+    key: str
+    stored_bytes: int
+
+
+class Link(Struct, frozen=True, array_like=True):
+    """A link of a chain of stored blocks: the last part of its key, and its size."""
+
+    name: str
+    stored_bytes: int
+
+
+class StateRef(Struct, frozen=True, omit_defaults=True):
+    """A stored state: its newest link, `key` in the table's items or in the object store, with its
+    checksum; and the older links that it needs, below the same prefix of the same store."""
+
+    where: Place
     key: str
     digest: str
     stored_bytes: int
+    older: tuple[Link, ...] = ()
+
+    @property
+    def links(self) -> list[LinkRef]:
+        """All of them, the newest last."""
+        prefix = self.key[: self.key.rfind("/") + 1]
+        older = [LinkRef(self.where, prefix + e.name, e.stored_bytes) for e in self.older]
+        return [*older, LinkRef(self.where, self.key, self.stored_bytes)]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(link.stored_bytes for link in self.links)
 
 
 class Pair(Struct, frozen=True):
@@ -206,10 +235,15 @@ def ended(row: ShardRow, base: Pair, new: Pair, write_id: str) -> ShardRow:
     return replace(committed(row, base, new, write_id), owner=None, ended=True, successor=None)
 
 
-def unreferenced(before: ShardRow, after: ShardRow) -> list[StateRef]:
-    """States that only `before` named: what the commit from it to `after` made superfluous."""
-    kept = {pair.state.key for pair in after.pairs if pair.state}
-    return [pair.state for pair in before.pairs if pair.state and pair.state.key not in kept]
+def links_of(row: ShardRow) -> dict[str, LinkRef]:
+    """All that the row's pairs need, by key."""
+    return {link.key: link for pair in row.pairs if pair.state for link in pair.state.links}
+
+
+def unreferenced(before: ShardRow, after: ShardRow) -> list[LinkRef]:
+    """Links that only `before` named: what the commit from it to `after` made superfluous."""
+    kept = links_of(after)
+    return [link for key, link in links_of(before).items() if key not in kept]
 
 
 # ---- keys and positions as text -------------------------------------------------------------

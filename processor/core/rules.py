@@ -6,16 +6,18 @@ window from its first on, also when nothing came: a wave a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
+from msgspec.structs import replace
 
 from processor import aggregators
-from processor.core import events
+from processor.core import beginnings, events, versions
+from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
-from processor.core.keys import KeyTable, Name
+from processor.core.keys import KeyTable
 from processor.core.patterns import Pattern
 from processor.core.scoring import Alarm, Scorer
 from processor.core.windows import NO_SAMPLE, Closed, Sample, SampleOf, WindowTable
@@ -41,6 +43,7 @@ class RulePlan(Struct, frozen=True):
 
     spec: RuleSpec
     version: str
+    state_version: str
     pattern: Pattern
     home_field: str | None
 
@@ -51,22 +54,25 @@ class RulePlan(Struct, frozen=True):
 
 
 class Output(Struct, frozen=True):
-    """One derived event."""
+    """One derived event and its place among those of a step."""
 
     rule: str
     end_ms: int
+    text: str  # the key's
     event: DerivedEvent
     alarm: Alarm | None = None
 
 
 class Saved(Struct, frozen=True):
-    """A rule's section of a snapshot."""
+    """A rule's section of a snapshot; its version is the section's name."""
 
-    groups: list[Name]
-    places: bytes
+    rule: str
+    state_version: str
+    beginnings: Beginnings
+    groups: list[tuple[list[str | int], str | None]]
     windows: SavedWindows
     first_ends: bytes
-    waves: tuple[Annotated[int, Meta(ge=-_NEVER_MS, lt=_NEVER_MS)] | None, int]
+    waves: tuple[int | None, int]
     scorer: dict[str, bytes]
 
 
@@ -80,7 +86,10 @@ class Rule:
         self.keys = KeyTable(spec.group_by, plan.home_field, shard, spec.max_groups)
         empties = {a.name: aggregators.get(a.kind).empty for a in spec.aggregates}
         self._identity = events.Identity(app, incarnation, spec.name, plan.version)
-        self._scorer = Scorer(spec.detect, empties)
+        series = versions.detect_ids(spec.detect, versions.aggregate_ids(spec.aggregates))
+        self._scorer = Scorer(spec.detect, empties, series)
+        self._shard = shard
+        self._starts = Starts(shard, plan.home_field)
         self._by_key = Columns((Column("first_end_ms", "<i8", _NEVER_MS),))
         self._empty_values = {name: None if np.isnan(v) else int(v) for name, v in empties.items()}
         self._last_wave_ms: int | None = None
@@ -104,7 +113,9 @@ class Rule:
     ) -> None:
         """Count records that are wanted and on time; columns as `KeyTable` and `WindowTable`."""
         rows = self.keys.indices(keys, partition_keys)
-        self._ensure()
+        self._starts.know(self.keys.groups)
+        self._by_key.ensure(len(self.keys))
+        self._scorer.ensure(len(self.keys))
         ends = self.windows.start_ms(1) + self.windows.ordinals(times) * self._size_ms
         np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
         self.windows.add(rows, times, values, sample_of)
@@ -113,76 +124,60 @@ class Rule:
         """Whether that watermark closes a window or gives a detector one to judge."""
         return bool(self.due_ends(watermark_ms))
 
-    def close(self, end_ms: int) -> Iterator[Output]:
-        """Close the window that ends there, one of `due_ends` in their order.
-
-        The state moves on at once; the outputs, in order of key, are made as they are taken.
-        """
+    def close(self, end_ms: int) -> list[Output]:
+        """Close the window that ends there, one of `due_ends` in their order; in order of key."""
         closed = self.windows.close(end_ms)
-        alarms = self._judge(end_ms, closed) if self.plan.spec.detect else []
-        return self._outputs(end_ms, closed, alarms)
+        outputs = self._window_outputs(end_ms, closed, None)
+        if self._is_judged(end_ms):
+            outputs += self._judge(end_ms, closed)
+        return sorted(outputs, key=lambda output: output.text)
 
-    def finish(self) -> Iterator[Output]:
-        """The shard is at its end: windows of keys without a home close, unjudged, as its part.
+    def finish(self, shard_id: str) -> list[Output]:
+        """The shard is at its end: what is open closes as this shard's part of its window.
 
-        No child will ever have those keys. What has a home stays open for the child that has it.
+        Records of the same window that a child gets count there, under the id without `part`. A
+        key without a home has its shard as its part anyway, and no child will ever have it.
         """
-        homeless = self.keys.homeless
+        outputs: list[Output] = []
         for end_ms in self.windows.ends_ms():
-            yield from self._outputs(end_ms, self.windows.close(end_ms, homeless), [])
+            closed = self.windows.close(end_ms)
+            outputs += sorted(
+                self._window_outputs(end_ms, closed, f"{shard_id}/end"), key=lambda o: o.text
+            )
+        return outputs
 
     def snapshot(self) -> Saved:
         n = len(self.keys)
         return Saved(
+            self.plan.spec.name,
+            self.plan.state_version,
+            self._starts.beginnings,
             self.keys.names(),
-            self.keys.places,
             self.windows.snapshot(),
             self._by_key.snapshot(n)["first_end_ms"],
             (self._last_wave_ms, self._empty_waves),
             self._scorer.snapshot(n),
         )
 
+    def begin(self, newest_ms: int | None, origin: str) -> None:
+        """Start anew on a shard whose records up to now had times up to `newest_ms`."""
+        self._starts.begin(beginnings.anew(self._shard, newest_ms, origin))
+
+    def convert(self, saved: Saved, newest_ms: int | None, origin: str) -> None:
+        """Go on from another version's section, whose state is as this one's; as `begin`."""
+        named = beginnings.renamed(saved.beginnings, self._shard, newest_ms, origin)
+        self.restore(replace(saved, beginnings=named))
+        self._scorer.forget_volatile()
+
     def restore(self, saved: Saved) -> None:
         n = len(saved.groups)
-        self.keys.restore(saved.groups, saved.places)
+        self._starts.begin(saved.beginnings)
+        self.keys.restore(saved.groups)
+        self._starts.know(self.keys.groups)
         self.windows.restore(saved.windows, n)
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
         self._last_wave_ms, self._empty_waves = saved.waves
         self._scorer.restore(saved.scorer, n)
-
-    def adopt(self, parents: Sequence[Saved]) -> None:
-        """Go on where the parents ended with the keys that are at home here; into a fresh rule.
-
-        Keys come in the order of the parents, then in each one's own. Raises ValueError.
-        """
-        self._join_waves([saved.waves for saved in parents if self._adopt(saved)])
-
-    def _adopt(self, saved: Saved) -> bool:
-        """Whether the parent had anything for us."""
-        heirs = self.keys.adopt(saved.groups, saved.places)
-        chosen = heirs >= 0
-        rows = heirs[chosen]
-        self._ensure()
-        self.windows.adopt(saved.windows, heirs)
-        self._by_key.put(rows, {"first_end_ms": saved.first_ends}, chosen)
-        self._scorer.put(rows, saved.scorer, chosen)
-        last_ms, _ = saved.waves
-        if last_ms is not None:  # where another parent's waves go on before that, these are past it
-            first_ends = self._by_key.arrays["first_end_ms"]
-            first_ends[rows] = np.maximum(first_ends[rows], last_ms + self._size_ms)
-        return bool(len(rows))
-
-    def _join_waves(self, waves: Sequence[tuple[int | None, int]]) -> None:
-        """Go on with the parent that is least far, so that none of its keys misses a window; but
-        don't go back for one whose empty windows are used up."""
-        begun = [(last_ms, empty) for last_ms, empty in waves if last_ms is not None]
-        running = [wave for wave in begun if wave[1] < ABSENCE_HORIZON]
-        if begun:
-            self._last_wave_ms, self._empty_waves = min(running) if running else max(begun)
-
-    def _ensure(self) -> None:
-        self._by_key.ensure(len(self.keys))
-        self._scorer.ensure(len(self.keys))
 
     @property
     def _size_ms(self) -> int:
@@ -202,10 +197,16 @@ class Rule:
                 ends += more[: max(0, ABSENCE_HORIZON - empty)]
             if end is not None:
                 ends.append(end)
-                last, empty = end, 0
+                if self._is_judged(end):
+                    last, empty = end, 0
         return ends
 
-    def _judge(self, end_ms: int, closed: Closed) -> list[Alarm]:
+    def _is_judged(self, end_ms: int) -> bool:
+        """Whether detectors see the window that ends there: not where it is partial for all."""
+        is_watched = bool(self.plan.spec.detect)
+        return is_watched and self._starts.may_be_whole(end_ms - self._size_ms)
+
+    def _judge(self, end_ms: int, closed: Closed) -> list[Output]:
         """Run one window of all known keys past the detectors."""
         self._empty_waves = 0 if len(closed.keys) else self._empty_waves + 1
         self._last_wave_ms = end_ms
@@ -213,53 +214,68 @@ class Rule:
         counts = np.zeros(n, dtype=np.int64)
         counts[closed.keys] = closed.counts
         values = {name: _spread(n, closed.keys, column) for name, column in closed.values.items()}
-        known = np.flatnonzero(self._by_key.arrays["first_end_ms"][:n] <= end_ms)
-        return self._scorer.observe(
+        is_known = self._by_key.arrays["first_end_ms"][:n] <= end_ms
+        is_partial = self._starts.partial(np.arange(n), end_ms - self._size_ms)
+        known = np.flatnonzero(is_known & ~is_partial)
+        alarms = self._scorer.observe(
             end_ms - self._size_ms,
             end_ms,
             known,
             counts[known],
             {name: column[known] for name, column in values.items()},
         )
+        if not alarms:
+            return []
+        place = {key: i for i, key in enumerate(closed.keys.tolist())}
+        outputs = (self._anomaly_output(end_ms, closed, place, alarm) for alarm in alarms)
+        return [output for output in outputs if output is not None]
 
-    def _outputs(self, end_ms: int, closed: Closed, alarms: Sequence[Alarm]) -> Iterator[Output]:
-        """In order of key: its window, then what the detectors say of it, in their order."""
-        spec = self.plan.spec
-        places = dict(zip(closed.keys.tolist(), range(len(closed.keys)), strict=True))
-        by_key: dict[int, list[Alarm]] = {}
-        if spec.emit_anomalies is not None:
-            for alarm in alarms:
-                by_key.setdefault(alarm.row, []).append(alarm)
-        told = by_key.keys() if spec.emit_windows is None else places.keys() | by_key.keys()
-        window_of = self._windows(end_ms, closed)
-        for key in sorted(told, key=lambda key: self.keys.groups[key].text):
-            place = places.get(key)
-            window = window_of(key, place)
-            if spec.emit_windows is not None and place is not None:
-                event = events.window_event(self._identity, window, sink=spec.emit_windows)
-                yield Output(spec.name, end_ms, event)
-            for alarm in by_key.get(key, ()):
-                assert spec.emit_anomalies is not None
-                event = events.anomaly_event(
-                    self._identity, window, alarm, sink=spec.emit_anomalies
-                )
-                yield Output(spec.name, end_ms, event, alarm)
-
-    def _windows(self, end_ms: int, closed: Closed) -> Callable[[int, int | None], events.Window]:
-        """Makes the window of a key, by its place among the closed ones, or an empty one."""
+    def _window_outputs(self, end_ms: int, closed: Closed, part: str | None) -> list[Output]:
+        sink = self.plan.spec.emit_windows
+        if sink is None:
+            return []
         columns = {name: column.tolist() for name, column in closed.values.items()}
-        counts = closed.counts.tolist()
+        partial = self._starts.partial(closed.keys, end_ms - self._size_ms).tolist()
+        outputs = []
+        for i, (key, count) in enumerate(
+            zip(closed.keys.tolist(), closed.counts.tolist(), strict=True)
+        ):
+            values = {name: column[i] for name, column in columns.items()}
+            window = self._window(end_ms, key, values, count, closed.samples[i], part)
+            origin = self._starts.window_origin(self.keys.groups[key], key, end_ms - self._size_ms)
+            window = replace(window, is_partial=partial[i], origin=origin)
+            event = events.window_event(self._identity, window, sink=sink)
+            outputs.append(self._output(end_ms, key, event, None))
+        return outputs
 
-        def window_of(key: int, place: int | None) -> events.Window:
-            if place is None:
-                return self._window(end_ms, key, self._empty_values, 0, NO_SAMPLE)
-            values = {name: column[place] for name, column in columns.items()}
-            return self._window(end_ms, key, values, counts[place], closed.samples[place])
+    def _anomaly_output(
+        self, end_ms: int, closed: Closed, place: Mapping[int, int], alarm: Alarm
+    ) -> Output | None:
+        sink = self.plan.spec.emit_anomalies
+        if sink is None:
+            return None
+        i = place.get(alarm.row)
+        if i is None:
+            window = self._window(end_ms, alarm.row, self._empty_values, 0, NO_SAMPLE, None)
+        else:
+            values = {name: column[i].item() for name, column in closed.values.items()}
+            count = int(closed.counts[i])
+            window = self._window(end_ms, alarm.row, values, count, closed.samples[i], None)
+        window = replace(window, origin=self._starts.origin(alarm.row))
+        event = events.anomaly_event(self._identity, window, alarm, sink=sink)
+        return self._output(end_ms, alarm.row, event, alarm)
 
-        return window_of
+    def _output(self, end_ms: int, key: int, event: DerivedEvent, alarm: Alarm | None) -> Output:
+        return Output(self.plan.spec.name, end_ms, self.keys.groups[key].text, event, alarm)
 
     def _window(
-        self, end_ms: int, key: int, values: Mapping[str, Any], count: int, sample: Sample
+        self,
+        end_ms: int,
+        key: int,
+        values: Mapping[str, Any],
+        count: int,
+        sample: Sample,
+        part: str | None,
     ) -> events.Window:
         group = self.keys.groups[key]
         correlation_id, traceparent = sample
@@ -269,7 +285,7 @@ class Rule:
             key=group.key,
             values=values,
             count=count,
-            part=group.part,
+            part=group.part or part,
             correlation_ids=() if correlation_id is None else (correlation_id,),
             traceparent=traceparent,
         )

@@ -57,12 +57,19 @@ class Alarm(Struct, frozen=True):
 class Scorer:
     """All detectors of one rule, over columns with a row a key."""
 
-    def __init__(self, detects: Sequence[DetectSpec], empties: Mapping[str, float]):
-        """`empties`: by aggregate, the value of a window without records; NaN for none.
+    def __init__(
+        self,
+        detects: Sequence[DetectSpec],
+        empties: Mapping[str, float],
+        series: Sequence[str] | None = None,
+    ):
+        """`empties`: by aggregate, the value of a window without records; NaN for none. `series`:
+        what each detector's columns are called in a snapshot; by their order where it is None.
 
         Raises msgspec.ValidationError where a detector does not know its options.
         """
         self._watches = tuple(_Watch(spec, empties[spec.aggregate]) for spec in detects)
+        self._series = [str(i) for i in range(len(detects))] if series is None else series
 
     def __repr__(self) -> str:
         watches = ", ".join(
@@ -109,36 +116,46 @@ class Scorer:
 
     def take(self, rows: Rows) -> dict[str, bytes]:
         """All that is known of these keys."""
-        return {
-            f"{prefix}{name}": saved
-            for prefix, table in self._tables().items()
-            for name, saved in table.take(rows).items()
-        }
+        return _prefixed({prefix: t.take(rows) for prefix, t in self._tables().items()})
 
-    def put(self, rows: Rows, saved: Mapping[str, bytes], chosen: Bools | None = None) -> None:
-        """The inverse of `take`, of all saved rows or the `chosen`; raises as `Columns.put`."""
+    def put(self, rows: Rows, saved: Mapping[str, bytes]) -> None:
+        """The inverse of `take`; raises ValueError where the bytes don't fit the columns."""
+        for table, columns in self._columns_of(saved):
+            table.put(rows, columns)
+
+    def snapshot(self, n: int) -> dict[str, bytes]:
+        """The first n rows, as views of live memory: encode them before anything changes."""
+        return _prefixed({prefix: t.snapshot(n) for prefix, t in self._tables().items()})
+
+    def restore(self, saved: Mapping[str, bytes], n: int) -> None:
+        """The inverse of `snapshot`; raises as `put` does."""
+        for table, columns in self._columns_of(saved):
+            table.restore(columns, n)
+
+    def _columns_of(self, saved: Mapping[str, bytes]) -> list[tuple[Columns, dict[str, bytes]]]:
+        """What was saved, by table."""
         tables = self._tables()
         names = {f"{prefix}{spec.name}" for prefix, t in tables.items() for spec in t.specs}
         if names != saved.keys():
             raise ValueError(f"columns {sorted(saved)}, expected {sorted(names)}")
-        for prefix, table in tables.items():
-            own = {spec.name: saved[f"{prefix}{spec.name}"] for spec in table.specs}
-            table.put(rows, own, chosen)
+        return [
+            (table, {spec.name: saved[f"{prefix}{spec.name}"] for spec in table.specs})
+            for prefix, table in tables.items()
+        ]
 
-    def snapshot(self, n: int) -> dict[str, bytes]:
-        """The first n rows."""
-        return self.take(np.arange(n))
-
-    def restore(self, saved: Mapping[str, bytes], n: int) -> None:
-        self.ensure(n)
-        self.put(np.arange(n), saved)
+    def forget_volatile(self) -> None:
+        """The options have changed: what told of the former ones starts anew."""
+        for watch in self._watches:
+            for column in watch.state.specs:
+                if column.name in watch.params.volatile:
+                    watch.state.arrays[column.name][:] = column.fill
 
     def _tables(self) -> dict[str, Columns]:
-        """All memory, by the prefix of its names in a snapshot: detectors stand in rule order."""
+        """All memory, by the prefix of its names in a snapshot."""
         tables: dict[str, Columns] = {}
-        for i, watch in enumerate(self._watches):
-            tables[f"{i}.state."] = watch.state
-            tables[f"{i}.alarm."] = watch.alarms
+        for name, watch in zip(self._series, self._watches, strict=True):
+            tables[f"{name}.state."] = watch.state
+            tables[f"{name}.alarm."] = watch.alarms
         return tables
 
 
@@ -242,6 +259,10 @@ class _Watch:
             opened_ms=int(alarms["opened_ms"][row]),
             sentence=sentence,
         )
+
+
+def _prefixed(tables: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
+    return {f"{prefix}{name}": of for prefix, table in tables.items() for name, of in table.items()}
 
 
 def _rounded(number: float) -> float | None:

@@ -7,7 +7,6 @@ window is named by its ordinal, `(time − offset) // size`. Slots are recycled 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,8 @@ from msgspec import Struct
 
 from processor import aggregators
 from processor.core.columns import Columns, SlotMap
-from processor.model import (
-    AggregateSpec,
-    Bools,
-    Column,
-    Floats,
-    Hashes,
-    Ints,
-    Rows,
-    State,
-    WindowSpec,
-)
+from processor.core.versions import aggregate_ids
+from processor.model import AggregateSpec, Column, Floats, Hashes, Ints, Rows, State, WindowSpec
 
 Sample = tuple[str | None, str | None]  # correlation id and traceparent of a window's first record
 SampleOf = Callable[[int], Sample]
@@ -59,6 +49,7 @@ class WindowTable:
     def __init__(self, window: WindowSpec, aggregates: Sequence[AggregateSpec]):
         self.window = window
         self._aggregates = [(spec, aggregators.get(spec.kind)) for spec in aggregates]
+        self._names = aggregate_ids(aggregates)
         self._columns = Columns(_columns(aggregates))
         self._views = self._look()
         self._slots = SlotMap()
@@ -103,18 +94,10 @@ class WindowTable:
         for (spec, aggregator), view in zip(self._aggregates, self._views, strict=True):
             aggregator.update(view, slots, values[spec.field] if spec.field else zeros)
 
-    def close(self, end_ms: int, only: Bools | None = None) -> Closed:
-        """Take out the window that ends there: its results, its slots free again.
-
-        `only`: of which keys, bool[n_keys]; the others' windows stay open.
-        """
+    def close(self, end_ms: int) -> Closed:
+        """Take out the window that ends there: its results, its slots free again."""
         ordinal = (end_ms - self.window.offset_ms) // self.window.size_ms - 1
         slots = np.concatenate(self._open.pop(ordinal, [np.zeros(0, dtype=np.intp)]))
-        if only is not None:
-            chosen = only[self._columns.arrays["key"][slots]]
-            if not chosen.all():
-                self._open[ordinal] = [slots[~chosen]]
-            slots = slots[chosen]
         keys = self._columns.arrays["key"][slots]
         order = np.argsort(keys)
         slots, keys = slots[order], keys[order].astype(np.intp)
@@ -139,29 +122,16 @@ class WindowTable:
 
     def restore(self, saved: Saved, n_keys: int) -> None:
         """Into an empty table; raises ValueError where it is no table of n keys."""
-        self.adopt(saved, np.arange(n_keys))
-
-    def adopt(self, saved: Saved, heirs: Ints) -> None:
-        """Take over the windows of the keys that have an heir: its index, -1 for none; int64[n].
-
-        No heir may have windows here yet. Raises ValueError where it is no table of n keys.
-        """
         codes = np.frombuffer(saved.codes, np.uint64)
         keys = codes >> np.uint64(_ORDINAL_BITS)
-        if (codes[1:] <= codes[:-1]).any() or (keys >= len(heirs)).any():
-            raise ValueError(f"windows out of order or of other keys than the {len(heirs)} known")
-        new_keys = heirs[keys.astype(np.intp)]
-        chosen = new_keys >= 0
+        if (codes[1:] <= codes[:-1]).any() or (keys >= n_keys).any():
+            raise ValueError(f"windows out of order or of other keys than the {n_keys} known")
         ordinals = (codes & np.uint64(2**_ORDINAL_BITS - 1)).astype(np.int64) - 1
-        slots = self._make(_codes(new_keys[chosen], ordinals[chosen]), ordinals[chosen])
-        self._columns.put(slots, saved.columns, chosen)
-        if (self._columns.arrays["key"][slots] != keys[chosen]).any():
+        slots = self._make(codes, ordinals)
+        self._columns.put(slots, saved.columns)
+        if (self._columns.arrays["key"][slots] != keys).any():
             raise ValueError("windows of one key, columns of another")
-        self._columns.arrays["key"][slots] = new_keys[chosen]
-        if len(saved.samples) != len(codes):
-            raise ValueError(f"{len(codes)} windows, samples of {len(saved.samples)}")
-        samples = compress(saved.samples, chosen.tolist())
-        for slot, sample in zip(slots.tolist(), samples, strict=True):
+        for slot, sample in zip(slots.tolist(), saved.samples, strict=True):
             self._samples[slot] = (sample[0], sample[1])
 
     def _slots_of(self, codes: Hashes, ordinals: Ints, sample_of: SampleOf | None) -> Rows:
@@ -201,16 +171,20 @@ class WindowTable:
     def _look(self) -> list[State]:
         """Each aggregate's columns under its own names; anew whenever the columns grew."""
         return [
-            {c.name: self._columns.arrays[f"{spec.name}.{c.name}"] for c in aggregator.columns}
+            {
+                c.name: self._columns.arrays[f"{self._names[spec.name]}.{c.name}"]
+                for c in aggregator.columns
+            }
             for spec, aggregator in self._aggregates
         ]
 
 
 def _columns(aggregates: Sequence[AggregateSpec]) -> list[Column]:
-    """A slot's own columns and those of its aggregates, each under the aggregate's name."""
+    """A slot's own columns and those of its aggregates, each under what the aggregate is."""
     own = (Column("key", "<i4"), Column("n", "<i8"))
+    names = aggregate_ids(aggregates)
     theirs = (
-        column._replace(name=f"{spec.name}.{column.name}")
+        column._replace(name=f"{names[spec.name]}.{column.name}")
         for spec in aggregates
         for column in aggregators.get(spec.kind).columns
     )

@@ -56,7 +56,16 @@ class Verdict(Struct, frozen=True):
 
 
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Options that every detector takes; each detector's own derive from it. Durations: windows."""
+    """Options that every detector takes; each detector's own derive from it. Durations: windows.
+
+    A change of an option that is `tunable` leaves what was learnt as good as it was: it says when
+    to speak up, and how. Any other shapes what is learnt, and its change starts the rule anew.
+    Columns that are `volatile` tell of windows judged by the options themselves, such as how many
+    in a row were beyond a bound: they start anew whenever the rule goes on under other options.
+    """
+
+    tunable: ClassVar[frozenset[str]] = frozenset({"recover_after", "severity"})
+    volatile: ClassVar[frozenset[str]] = frozenset()
 
     min_count: Annotated[int, Meta(ge=0)] = 0  # with fewer records neither scored nor learnt
     recover_after: Windows = 3  # calm windows in a row until `resolved`

@@ -52,6 +52,14 @@ class NoveltyParams(Params, frozen=True, kw_only=True):
     how uneven the last day was (`day`). Each step doubles the memory and adds as much time again.
     """
 
+    tunable: ClassVar[frozenset[str]] = Params.tunable | {
+        "sensitivity",
+        "threshold",
+        "direction",
+        "min_delta",
+        "warm_up",
+    }
+
     sensitivity: Literal["high", "medium", "low"] = "medium"
     threshold: Annotated[float, Meta(gt=0)] | None = None
     direction: Direction = "both"

@@ -25,6 +25,9 @@ from processor.model import Bools, Column, Floats, Rows, State
 class ThresholdParams(Params, frozen=True, kw_only=True):
     """At least one bound. The bounds themselves are still calm: `above: 5` speaks up at 5.1."""
 
+    tunable: ClassVar[frozenset[str]] = Params.tunable | {"above", "below", "for"}
+    volatile: ClassVar[frozenset[str]] = frozenset({"run"})
+
     above: float | None = None
     below: float | None = None
     for_windows: Windows = msgspec.field(default=1, name="for")

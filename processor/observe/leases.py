@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from processor.core.rows import ShardRow
-from processor.errors import Outage, Throttled
+from processor.errors import Outage, StreamReplaced, Throttled
 from processor.observe.board import Board
 
 
@@ -83,6 +83,16 @@ class LeaseReporter:
             )
             self._board.log.error("hash_range_hole", message=message)
         self._holes = tuple(holes)
+
+    def on_stream_replaced(self, error: StreamReplaced) -> None:
+        self._count("stream_replaced")
+        for shard_id in tuple(self.held):
+            self._drop(shard_id)
+        self._board.log.warning(
+            "stream_replaced",
+            message="its old shards are dropped, and the new stream is read from its beginning",
+            error=error,
+        )
 
     def on_checkpoint(self, shard_id: str, outcome: str, stored_bytes: int, seconds: float) -> None:
         metrics = self._board.metrics

@@ -11,19 +11,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
+from processor.core.chain_writer import Packed
 from processor.core.rows import Pair, ShardRow, committed, ended, is_ahead, marked, unreferenced
 from processor.core.seeking import inherits
+from processor.core.stream import Part, whole
 from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import Mark, Position, Shard
 from processor.ports import Clock, LeaseTable, Written
 from processor.runtime.lease_observer import LeaseObserver
 from processor.runtime.shards import LISTING_TIMEOUT_S
-from processor.runtime.state_store import StateStore
+from processor.runtime.state_store import StateStore, Stored
 
 SHARD_CALL_TIMEOUT_S = 5.0  # nobody but the shard itself waits for its calls
 STATE_BYTES_PER_S = 1_000_000  # a state's call may take as much longer as it has bytes
@@ -81,6 +83,7 @@ class Lease:
         self._keeper = keeper
         self._margin_s = margin_s
         self._base = row.pairs[-1]  # the pair that we started from, or committed last
+        self._stored: Stored | None = None  # its state, for the next to go on from
         self._is_certain = True  # no write of ours may still be under way unseen
         self._is_open = True
         self._lock = asyncio.Lock()
@@ -124,11 +127,12 @@ class Lease:
         reason = "the only pair can't be restored"
         for pair in reversed(self.row.pairs[:-1] if older else self.row.pairs):
             try:
-                state = await self._state_of(pair)
+                loaded = await self._state_of(pair)
             except StateUnreadable as error:
                 reason = error.reason
                 self._keeper.observer.on_fallback(self.shard.id, reason)
                 continue
+            state, self._stored = loaded or (None, None)
             self._base = pair
             marks = tuple(entry.mark for entry in self.row.marks if is_ahead(entry, pair))
             inherited = await self._inherited() if state is None and inherits(pair) else ()
@@ -136,18 +140,31 @@ class Lease:
             return Restored(pair.position, state, marks, inherited)
         raise StateUnreadable(self.shard.id, reason)
 
+    async def pack(self, message: Iterable[Part]) -> Packed:
+        """What of a state is new since the last commit; for the next call of `checkpoint` or `end`.
+
+        Not while one is under way. The state must not change until this returns; it gives others
+        their turn. Raises Unavailable if the state is too large. Cancelling is safe.
+        """
+        assert not self._lock.locked(), f"{self!r}: packed on what may not be committed"
+        return await self._keeper.states.pack(self.shard.id, message, self._stored)
+
     async def checkpoint(
-        self, position: Position, state: bytes, *, caught_up_at_ms: int | None = None
+        self, position: Position, state: bytes | Packed, *, caught_up_at_ms: int | None = None
     ) -> None:
-        """Commit position and state together.
+        """Commit position and state together; `bytes` are packed first.
 
         Waits out outages as long as the lease may still be ours. Raises LeaseLost, and Unavailable
         when a permission or a store is missing. Cancelling leaves open whether it was committed;
         the next call finds out.
         """
+        packed = await self.pack(whole(state)) if isinstance(state, bytes) else state
+        stored = None
 
         async def change(before: ShardRow, write_id: str) -> ShardRow:
-            pair = await self._store(before, write_id, position, state)
+            nonlocal stored
+            stored = await self._store(before, write_id, packed)
+            pair = Pair(position, before.commit + 1, stored.ref)
             after = committed(before, self._base, pair, write_id)
             return (
                 after
@@ -157,6 +174,7 @@ class Lease:
 
         async with self._lock:
             before, after = await self._observed(self._settle(change, self._keeper.table.write))
+            self._stored = stored
             self._took_effect(before, after)
 
     async def mark(self, mark: Mark) -> None:
@@ -168,17 +186,21 @@ class Lease:
         async with self._lock:
             await self._settle(change, self._keeper.table.write)
 
-    async def end(self, position: Position, state: bytes, children: tuple[Shard, ...]) -> None:
+    async def end(
+        self, position: Position, state: bytes | Packed, children: tuple[Shard, ...]
+    ) -> None:
         """Commit the shard's last pair, at END, and create its children, in one transaction.
 
         Then there is nothing more to do: return. Raises and waits like `checkpoint`.
         """
+        packed = await self.pack(whole(state)) if isinstance(state, bytes) else state
         async with self._lock:
             find = functools.partial(self._keeper.child_rows, self.row, children)
             rows = await self._retry("find children", find, LISTING_TIMEOUT_S)
 
             async def change(before: ShardRow, write_id: str) -> ShardRow:
-                pair = await self._store(before, write_id, position, state)
+                stored = await self._store(before, write_id, packed)
+                pair = Pair(position, before.commit + 1, stored.ref)
                 return ended(before, self._base, pair, write_id)
 
             async def write(before: ShardRow, after: ShardRow) -> Written:
@@ -247,24 +269,23 @@ class Lease:
         for parent in self.shard.parents:
             read = functools.partial(self._keeper.table.read_shard, self.row.stream, parent)
             row = await self._retry("read a parent's row", read)
-            state = await self._state_of(row.pairs[-1]) if row and row.ended else None
-            if state is not None:
-                states.append(state)
+            loaded = await self._state_of(row.pairs[-1]) if row and row.ended else None
+            if loaded is not None:
+                states.append(loaded[0])
         return tuple(states)
 
-    async def _state_of(self, pair: Pair) -> bytes | None:
+    async def _state_of(self, pair: Pair) -> tuple[bytes, Stored] | None:
         ref = pair.state
         if ref is None:
             return None
         get = functools.partial(self._keeper.states.get, self.shard.id, ref)
-        return await self._retry("get state", get, _timeout_s(ref.stored_bytes))
+        return await self._retry("get state", get, _timeout_s(ref.total_bytes))
 
-    async def _store(
-        self, before: ShardRow, write_id: str, position: Position, state: bytes
-    ) -> Pair:
-        commit = before.commit + 1
-        put = functools.partial(self._keeper.states.put, before, commit, write_id, state)
-        return Pair(position, commit, await self._retry("put state", put, _timeout_s(len(state))))
+    async def _store(self, before: ShardRow, write_id: str, packed: Packed) -> Stored:
+        put = functools.partial(
+            self._keeper.states.put, before, before.commit + 1, write_id, packed
+        )
+        return await self._retry("put state", put, _timeout_s(packed.body.size))
 
     def _took_effect(self, before: ShardRow, after: ShardRow) -> None:
         self._base = after.pairs[-1]

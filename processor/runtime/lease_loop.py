@@ -22,7 +22,7 @@ from processor.core.audit import describe
 from processor.core.leases import Machine
 from processor.core.rows import ShardRow
 from processor.core.stages import Stage, TaskEnd
-from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
+from processor.errors import LeaseLost, Outage, StateUnreadable, StreamReplaced, Unavailable
 from processor.model import Shard
 from processor.ports import Clock, LeaseTable, ObjectStore
 from processor.runtime.lease import Lease as Lease
@@ -90,6 +90,7 @@ class LeaseLoop:
         self._wake = asyncio.Event()
         self._valid = asyncio.Event()
         self._fatal: Unavailable | None = None
+        self._replaced: StreamReplaced | None = None  # until the new stream is open
 
     def __repr__(self) -> str:
         return f"<LeaseLoop {self._machine!r}>"
@@ -142,14 +143,16 @@ class LeaseLoop:
 
     # ---- the loop
 
-    async def _open(self, stopping: asyncio.Event) -> None:
+    async def _open(self, stopping: asyncio.Event, *, is_made_again: bool = False) -> None:
         """Which stream, and where its first shards start; waits while a service is out."""
         while not stopping.is_set():
             try:
                 async with asyncio.timeout(LISTING_TIMEOUT_S):
-                    await self._shards.open()
+                    await self._shards.open(is_made_again=is_made_again)
                     return
-            except (Outage, TimeoutError) as error:
+            except (Outage, TimeoutError, Unavailable) as error:
+                if isinstance(error, Unavailable) and not is_made_again:
+                    raise  # at the start of the process a person is there to mend it
                 self.observer.on_error("open", error)
                 await self.clock.sleep(self.rng.uniform(0, 2 * self._timing.retry_s))
         self._machine.is_finished = True  # told to stop before it could join
@@ -180,9 +183,23 @@ class LeaseLoop:
                 lease.close()
             await self._end_tasks([*self._upkeep, *self._tasks.values()])
         if machine.is_dead:
-            self.observer.on_buried_self(machine.worker_id)
+            if self._replaced is None:
+                self.observer.on_buried_self(machine.worker_id)
+            else:
+                await self._follow_anew(machine.worker_id, self._replaced, stopping)
             self._machine = Machine(self._new_id(), self._timing)
             self._machine.is_finished = stopping.is_set()
+
+    async def _follow_anew(
+        self, worker_id: str, replaced: StreamReplaced, stopping: asyncio.Event
+    ) -> None:
+        """The stream is another one now. The old one's rows stay, for a person to look at; ours
+        goes, for nothing is held under it."""
+        self.observer.on_stream_replaced(replaced)
+        leave = functools.partial(self.table.delete_worker, self._shards.stream, worker_id)
+        self.in_background("leave the old stream", leave)
+        await self._open(stopping, is_made_again=True)
+        self._replaced = None
 
     async def _pause(self, until: float | None) -> None:
         """Until something happened, or the machine wants to be asked again."""
@@ -230,8 +247,12 @@ class LeaseLoop:
             async with asyncio.timeout(self._timeout_s(command)):
                 await self._perform(machine, command, sent_at)
         except Exception as error:  # anything: the machine must hear that nothing came of it
-            self.observer.on_error(type(command).__name__, error)
             machine.on_failed(command, self.clock.monotonic())
+            if isinstance(error, StreamReplaced):
+                machine.on_replaced()
+                self._replaced = error
+                return
+            self.observer.on_error(type(command).__name__, error)
             if isinstance(error, Unavailable) and not self._has_joined:
                 self._fatal = error
         finally:
@@ -362,6 +383,8 @@ class LeaseLoop:
             error, how = caught, _end_by(caught)
         finally:
             lease.close()
+            if isinstance(error, StreamReplaced):
+                machine.on_doubt(self.clock.monotonic())
             machine.on_task_end(lease.row, how, self.clock.monotonic())
             if error is not None:
                 self._report(machine, lease, error)
@@ -423,6 +446,6 @@ def _end_by(error: Exception) -> TaskEnd:
             return "lost"
         case StateUnreadable():
             return "unreadable"
-        case Outage() | Unavailable():
+        case Outage() | Unavailable() | StreamReplaced():
             return "waited"
     return "failed"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from processor.core.rows import ShardRow
+from processor.errors import StreamReplaced
 
 CheckpointOutcome = Literal["committed", "lost", "failed"]
 
@@ -39,6 +40,10 @@ class LeaseObserver(Protocol):
 
     def on_audit(self, holes: Sequence[str]) -> None:
         """Hash keys (`first-last`) that no shard has covered in two audits; mostly none."""
+
+    def on_stream_replaced(self, error: StreamReplaced) -> None:
+        """The stream was deleted and made again: its old shards were dropped, its new ones begin
+        under ids of their own."""
 
     def on_checkpoint(
         self, shard_id: str, outcome: CheckpointOutcome, stored_bytes: int, seconds: float

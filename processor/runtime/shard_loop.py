@@ -155,8 +155,6 @@ class ShardLoop:
             self._pipeline.restore(restored.state, restored.position)
         else:
             self._pipeline.inherit(restored.inherited)
-            # To be committed soon, also without a record: till then the parents' states must stay.
-            self._is_dirty = bool(restored.inherited)
 
     def _fresh(self) -> ShardPipeline:
         return ShardPipeline(self._road.plan, self._lease.shard, self._lease.incarnation)
@@ -197,14 +195,12 @@ class ShardLoop:
 
     async def _work(self, item: Page | Mark, taken_at: float) -> None:
         """Feed a slice or a mark, and hand out each step before the next is worked out."""
-        await self._put_each(self._pipeline.steps(item), taken_at)
-        self._position = self._pipeline.position or self._position
-        self._is_dirty = True
-
-    async def _put_each(self, steps: Iterator[Step], taken_at: float) -> None:
+        steps = self._pipeline.steps(item)
         while (step := self._next(steps)) is not None:
             await self._put(step, taken_at)
             await self._road.clock.sleep(0)  # others' turn, also where there was nothing to put
+        self._position = self._pipeline.position or self._position
+        self._is_dirty = True
 
     def _next(self, steps: Iterator[Step]) -> Step | None:
         """The next slice is smaller or larger by how long this one takes."""
@@ -263,7 +259,7 @@ class ShardLoop:
         if self._is_dirty:
             assert self._position is not None
             self._do("checkpointing")
-            state = self._pipeline.snapshot()
+            state = await self._lease.pack(self._pipeline.parts())
             self._snapshot_s = self._road.clock.monotonic() - self.since
             await self._lease.checkpoint(
                 self._position, state, caught_up_at_ms=self._caught_up_at_ms
@@ -272,9 +268,10 @@ class ShardLoop:
         self._schedule_checkpoint()
 
     async def _end(self, children: tuple[Shard, ...]) -> None:
-        await self._put_each(self._pipeline.finish(), self._road.clock.monotonic())
+        await self._put(self._pipeline.end(), self._road.clock.monotonic())
         self._do("checkpointing")
-        await self._lease.end(END, self._pipeline.snapshot(), children)
+        state = await self._lease.pack(self._pipeline.parts())
+        await self._lease.end(END, state, children)
         self._position = END
         self.has_ended = True
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from processor.core.discovery import Discovery, Found
-from processor.core.lineage import children_of, undiscovered
+from processor.core.lineage import children_of, heirs, undiscovered
 from processor.core.progress import start_position
 from processor.core.rows import AppRow, ShardRow, StreamKey
-from processor.errors import Unavailable
+from processor.errors import StreamReplaced, Unavailable
 from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable
 from processor.runtime.state_store import StateStore
@@ -35,19 +35,29 @@ class Shards:
         self._start = start
         self._app = AppRow(app, StreamKey("", 0), TRIM_HORIZON)
         self._discovery = Discovery(self._app.stream, self._app.start)
+        self._retention_ms = 0
 
     @property
     def stream(self) -> StreamKey:
         """Which stream it is; known once it is open."""
         return self._app.stream
 
-    async def open(self) -> None:
+    @property
+    def retention_ms(self) -> int:
+        """How long the stream keeps a record, as last described."""
+        return self._retention_ms
+
+    async def open(self, *, is_made_again: bool = False) -> None:
         """Ask which stream it is, and pin application and start, once a stream and table.
 
-        Raises Unavailable if another application follows the stream by this table.
+        A stream that was made again while somebody followed it starts at its beginning, whatever
+        the pipeline file says: nothing in it is older than what was followed. Raises Unavailable
+        if another application follows the stream by this table.
         """
         info = await self._source.describe()
-        start = start_position(self._start, info.service_date_ms)
+        self._retention_ms = info.retention_ms
+        pinned = "trim_horizon" if is_made_again else self._start
+        start = start_position(pinned, info.service_date_ms)
         wanted = AppRow(self._app.app, StreamKey.of(info), start)
         standing = await self._table.pin(wanted)
         if standing.app != wanted.app:
@@ -69,8 +79,9 @@ class Shards:
     async def discover(self, now: float) -> tuple[list[ShardRow], Found]:
         """List the shards, then read the rows, and create those that are missing.
 
-        Returns all rows, and what else the two ask for.
+        Returns all rows, and what else the two ask for. StreamReplaced if it is another stream.
         """
+        await self._recognise()
         listing = await self._source.list_shards()
         rows = await self.read()
         found = self._discovery.on_listing(listing, {row.id: row for row in rows}, now)
@@ -78,6 +89,13 @@ class Shards:
             await self._table.create_shards(found.create)
             rows = await self.read()  # others may have been faster, and gone further
         return rows, found
+
+    async def _recognise(self) -> None:
+        """A description that is older than ours comes from a host of the service that lags."""
+        info, known = await self._source.describe(), self._app.stream
+        if info.created_ms > known.created_ms:
+            raise StreamReplaced(info.name, known.created_ms, info.created_ms)
+        self._retention_ms = info.retention_ms
 
     async def remove(self, rows: Sequence[ShardRow], states: StateStore) -> None:
         """Rows and states of ended shards; states first, so that none is left without a row."""
@@ -92,7 +110,12 @@ class Shards:
         known: Collection[str],
         successor: str,
     ) -> list[ShardRow]:
-        """Rows of a shard's children; where a parent is not `known`, after another discovery."""
+        """Rows of a shard's children; where a parent is not `known`, after another discovery.
+
+        A shard past retention may be named by none: then those follow it that have its hash keys.
+        """
+        if not children:
+            children = heirs(row.shard, await self._source.list_shards())
         parents = {parent for child in children for parent in child.parents}
         if not parents <= set(known):
             listing = await self._source.list_shards()

@@ -1,31 +1,50 @@
-"""States beside their rows: compressed, checked by digest; small as items, others as objects."""
+"""States beside their rows, as chains of links: small ones as items, others as objects.
+
+A link larger than a segment is several objects, so that no request is long, and a large state comes
+over several connections. Packing and opening are done a few milliseconds at a time, on the loop:
+who works on the state waits meanwhile, all others get their turn.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
-import xxhash
-
+from processor.core.chain import SEGMENT_BYTES, Body, Chain
+from processor.core.chain_reader import Opening
+from processor.core.chain_writer import Packed, Packing
 from processor.core.rows import (
+    Link,
+    LinkRef,
+    Place,
     ShardRow,
     StateRef,
+    links_of,
     state_epoch,
     state_key,
     state_prefix,
 )
+from processor.core.stream import Part
 from processor.errors import StateUnreadable, Unavailable
 from processor.ports import ObjectStore
 from processor.runtime.prefetch import Prefetched
 
-Place = Literal["item", "object"]
-
 ITEM_BYTES_MAX = 8 * 1024  # an item is billed by the KB on every write; an object by the request
 ITEM_BYTES_LIMIT = 350_000  # where there is no object store; DynamoDB refuses items of 400 KB
-PIECE_BYTES = 256 * 1024  # compressed in about 5 ms: heartbeats get their turn in between
+TURN_BLOCKS = 32  # 8 MB: about 10 ms; then heartbeats and other shards get their turn
+REQUESTS_MAX = 4  # at once, for one state: S3 gives a connection some 80 MB/s
 SWEPT_MAX = 100  # a claim; what is left stays for the next one
+
+T = TypeVar("T")
+
+
+class Stored(NamedTuple):
+    """A stored state: what a row says of it, and its blocks, which the next link goes on from."""
+
+    ref: StateRef
+    chain: Chain
 
 
 class StateStore:
@@ -37,41 +56,117 @@ class StateStore:
             self._stores["object"] = objects
         self.prefetched = Prefetched()
 
-    async def put(self, row: ShardRow, commit: int, write_id: str, state: bytes) -> StateRef:
-        """Store what commit `commit` of `row` will refer to; before that, nothing refers to it."""
-        body = await _compress(state)
-        where = self._place(row, len(body))
-        key = state_key(row, commit, write_id)
-        await self._stores[where].put(key, body)
-        return StateRef(where, key, xxhash.xxh3_128_hexdigest(body), len(body))
+    # ---- putting
 
-    async def get(self, shard_id: str, ref: StateRef) -> bytes:
-        """The state; StateUnreadable if it is missing or not what was put."""
-        if ref.where not in self._stores:
-            raise StateUnreadable(shard_id, f"{ref.key} is an object, and state.objects is not set")
-        body = self.prefetched.find(shard_id, ref)
-        if body is None:
-            body = await self._stores[ref.where].get(ref.key)
-        if body is None:
-            raise StateUnreadable(shard_id, f"{ref.where} {ref.key} is missing")
-        if xxhash.xxh3_128_hexdigest(body) != ref.digest:
+    async def pack(self, shard_id: str, message: Iterable[Part], before: Stored | None) -> Packed:
+        """What of a message is new since `before`; the message must not change meanwhile.
+
+        Raises Unavailable if it is larger than any reader would believe.
+        """
+        large: Place = "object" if "object" in self._stores else "item"
+        is_base = before is None or before.ref.where != large
+        packing, blocks = Packing(None if is_base or before is None else before.chain), 0
+        for part in message:
+            for _ in packing.add(part):
+                blocks += 1
+                if blocks % TURN_BLOCKS == 0:
+                    await asyncio.sleep(0)
+        try:
+            return packing.finish()
+        except ValueError as error:
+            remedy = "lower max_groups, or split the shard"
+            raise Unavailable(f"state of {shard_id}", f"storing {error}", remedy) from error
+
+    async def put(self, row: ShardRow, commit: int, write_id: str, packed: Packed) -> Stored:
+        """Store what commit `commit` of `row` will refer to; before that, nothing refers to it."""
+        body = packed.body
+        where = self._place(row, packed)
+        key = state_key(row, commit, write_id)
+        store = self._stores[where]
+        segments = zip(_segment_keys(key, body.size), body.segments, strict=True)
+        await _each([partial(store.put, name, segment) for name, segment in segments])
+        older = tuple(Link(name, size) for name, size in packed.older.items())
+        ref = StateRef(where, key, body.digest, body.size, older)
+        return Stored(ref, packed.chain(_name(key)))
+
+    def _place(self, row: ShardRow, packed: Packed) -> Place:
+        size = packed.body.size
+        if size <= ITEM_BYTES_MAX and not packed.older:
+            return "item"
+        if "object" in self._stores:
+            return "object"
+        if size <= ITEM_BYTES_LIMIT:
+            return "item"
+        raise Unavailable(
+            f"object store for the state of {row.id}",
+            f"storing {size} bytes",
+            "name a bucket or a folder in state.objects",
+        )
+
+    # ---- getting
+
+    async def get(self, shard_id: str, ref: StateRef) -> tuple[bytes, Stored]:
+        """The state; StateUnreadable if any of it is missing or not what was put."""
+        found = await _each([partial(self._link, shard_id, link) for link in ref.links])
+        *older, newest = found
+        bodies = {link.name: body for link, body in zip(ref.older, older, strict=True)}
+        if newest.digest != ref.digest:
             raise StateUnreadable(shard_id, f"{ref.where} {ref.key} has another digest")
-        return await _decompress(body)
+        try:
+            opening = Opening(_name(ref.key), newest)
+            missing = set(opening.links) - bodies.keys()
+            if missing:
+                raise ValueError(f"needs {sorted(missing)}, which the row does not name")
+            pieces = []
+            for piece in opening.message(bodies):
+                pieces.append(piece)
+                if len(pieces) % TURN_BLOCKS == 0:
+                    await asyncio.sleep(0)
+        except ValueError as error:
+            raise StateUnreadable(shard_id, f"{ref.where} {ref.key}: {error}") from error
+        return b"".join(pieces), Stored(ref, opening.chain)
 
     async def prefetch(self, shard_id: str, refs: Iterable[StateRef]) -> None:
         """Have at hand what `get` will be asked for, as far as there is room; what is missing or
-        damaged shows there. Kept until `prefetched.drop`. Cancelling is safe."""
-        for ref in refs:
-            if ref.where in self._stores and self.prefetched.reserve(shard_id, ref):
-                body: bytes | None = None
+        damaged shows there. Kept, also for chains that grew on it, until `prefetched.drop`.
+        Cancelling is safe."""
+        for link in [link for ref in refs for link in ref.links]:
+            if link.where in self._stores and self.prefetched.reserve(shard_id, link):
+                body: Body | None = None
                 try:
-                    body = await self._stores[ref.where].get(ref.key)
+                    body = await self._body(shard_id, link)
+                except StateUnreadable:
+                    pass  # it is for `get` to say so
                 finally:
-                    self.prefetched.keep(shard_id, ref, body)
+                    self.prefetched.keep(shard_id, link, body)
 
-    async def remove(self, refs: Iterable[StateRef]) -> None:
+    async def _link(self, shard_id: str, link: LinkRef) -> Body:
+        body = self.prefetched.find(shard_id, link)
+        return body if body is not None else await self._body(shard_id, link)
+
+    async def _body(self, shard_id: str, link: LinkRef) -> Body:
+        store = self._stores.get(link.where)
+        what = f"{link.where} {link.key}"
+        if store is None:
+            raise StateUnreadable(shard_id, f"{what}: state.objects is not set")
+        keys = _segment_keys(link.key, link.stored_bytes)
+        found = await _each([partial(store.get, key) for key in keys])
+        segments = [segment for segment in found if segment is not None]
+        if len(segments) < len(keys):
+            raise StateUnreadable(shard_id, f"{what} is missing")
+        body = Body(segments)
+        if body.size != link.stored_bytes or any(len(s) != SEGMENT_BYTES for s in segments[:-1]):
+            reason = f"{what} has another length: {body.size} bytes instead of {link.stored_bytes}"
+            raise StateUnreadable(shard_id, reason)
+        return body
+
+    # ---- removing
+
+    async def remove(self, links: Iterable[LinkRef]) -> None:
+        links = list(links)
         for where, store in self._stores.items():
-            keys = [ref.key for ref in refs if ref.where == where]
+            mine = [link for link in links if link.where == where]
+            keys = [key for link in mine for key in _segment_keys(link.key, link.stored_bytes)]
             if keys:
                 await store.delete(keys)
 
@@ -84,43 +179,47 @@ class StateStore:
 
     async def sweep(self, row: ShardRow) -> int:
         """Delete states of older epochs that `row`, just claimed, doesn't refer to; how many."""
-        kept = {pair.state.key for pair in row.pairs if pair.state}
+        kept = links_of(row)
         swept = 0
         for store in self._stores.values():
             keys = await store.list(state_prefix(row.stream, row.id))
-            stale = [key for key in keys if key not in kept and state_epoch(key) < row.epoch]
+            stale = [k for k in keys if _link_key(k) not in kept and state_epoch(k) < row.epoch]
             if stale:
                 await store.delete(stale[:SWEPT_MAX])
             swept += len(stale[:SWEPT_MAX])
         return swept
 
-    def _place(self, row: ShardRow, size: int) -> Place:
-        if size <= ITEM_BYTES_MAX:
-            return "item"
-        if "object" in self._stores:
-            return "object"
-        if size <= ITEM_BYTES_LIMIT:
-            return "item"
-        raise Unavailable(
-            f"object store for the state of {row.id}",
-            f"storing {size} bytes",
-            "name a bucket or a folder in state.objects",
-        )
+
+def _segment_keys(key: str, size: int) -> list[str]:
+    """Where a link's segments are; most have one, under the link's own key."""
+    count = -(-size // SEGMENT_BYTES)
+    return [key, *(f"{key}.{i:03d}" for i in range(1, count))]
 
 
-async def _compress(state: bytes) -> bytes:
-    packer = zlib.compressobj(level=1)  # about 80 MB/s; higher levels gain little on columns
-    pieces = []
-    for start in range(0, len(state), PIECE_BYTES):
-        pieces.append(packer.compress(state[start : start + PIECE_BYTES]))
-        await asyncio.sleep(0)
-    return b"".join([*pieces, packer.flush()])
+def _link_key(key: str) -> str:
+    """The inverse: the link that a segment belongs to."""
+    prefix, _, name = key.rpartition("/")
+    return f"{prefix}/{name.partition('.')[0]}"
 
 
-async def _decompress(body: bytes) -> bytes:
-    opener = zlib.decompressobj()
-    pieces = []
-    for start in range(0, len(body), PIECE_BYTES):
-        pieces.append(opener.decompress(body[start : start + PIECE_BYTES]))
-        await asyncio.sleep(0)
-    return b"".join([*pieces, opener.flush()])
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+async def _each(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """All results in order, a few calls at a time; at the first failure the others end too."""
+    if len(calls) == 1:
+        return [await calls[0]()]
+    room = asyncio.Semaphore(REQUESTS_MAX)
+
+    async def one(call: Callable[[], Awaitable[T]]) -> T:
+        async with room:
+            return await call()
+
+    tasks = [asyncio.ensure_future(one(call)) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)  # nothing goes on when this has returned

@@ -8,6 +8,7 @@ repeated at any time. What goes wrong, and what then happens:
     iterator expired, or 4 minutes old   a new one after the last record that was answered
     missing, denied                      the same with a new iterator: `check` told them at start,
                                          later they are outages, and end when somebody repairs them
+    shard not found                      see `absence`: perhaps it is past retention and has ended
     no next iterator                     see `progress.outcome_of`: perhaps the end of the shard
 """
 
@@ -22,11 +23,18 @@ from msgspec.structs import replace
 
 from processor.core import progress
 from processor.core.pacing import Pace, Pacing
-from processor.errors import IteratorExpired, Outage, Throttled, Unavailable
+from processor.errors import IteratorExpired, Missing, Outage, Throttled, Unavailable
 from processor.model import TRIM_HORIZON, Page, Position, Shard, StreamInfo
 from processor.ports import Clock, ReadObserver, Unobserved
+from processor.sources.absence import Absence, Looks
 from processor.sources.budget import FOOTPRINT, ByteBudget, held_bytes
-from processor.sources.kinesis_api import KinesisApi, RecordsAnswer, children_of, page_of
+from processor.sources.kinesis_api import (
+    KinesisApi,
+    RecordsAnswer,
+    children_of,
+    end_page,
+    page_of,
+)
 from processor.sources.wire import RequestFailed, Wire
 
 ITERATOR_S_MAX = 240.0  # of the 300 that it lives
@@ -47,7 +55,9 @@ class KinesisSource:
 
     def __init__(self, wire: Wire, stream: str, reading: Reading) -> None:
         self._api = KinesisApi(wire, stream)
+        self._looks = Looks(self._api, reading.clock)
         self._reading = reading
+        self._created_ms: int | None = None  # of the stream, as last described
 
     def __repr__(self) -> str:
         return f"<KinesisSource {self._api!r}>"
@@ -63,7 +73,9 @@ class KinesisSource:
         return info
 
     async def describe(self) -> StreamInfo:
-        return await self._api.describe()
+        info = await self._api.describe()
+        self._created_ms = info.created_ms
+        return info
 
     async def list_shards(self) -> list[Shard]:
         return await self._api.list_shards()
@@ -73,17 +85,26 @@ class KinesisSource:
         await self._api.iterator(shard_id, position)
 
     def open(self, shard_id: str, position: Position) -> KinesisReader:
-        return KinesisReader(self._api, shard_id, position, self._reading)
+        absence = Absence(shard_id, self._created_ms)
+        return KinesisReader(self._api, self._looks, absence, shard_id, position, self._reading)
 
 
 class KinesisReader:
     """One shard. While it is behind, one page is read ahead if the budget has room for it."""
 
     def __init__(
-        self, api: KinesisApi, shard_id: str, position: Position, reading: Reading
+        self,
+        api: KinesisApi,
+        looks: Looks,
+        absence: Absence,
+        shard_id: str,
+        position: Position,
+        reading: Reading,
     ) -> None:
         assert position.kind != "end", f"{shard_id} is at its end"
         self._api = api
+        self._looks = looks
+        self._absence = absence
         self._shard_id = shard_id
         self._reading = reading
         self._pacing = Pacing(reading.pace, reading.clock.monotonic())
@@ -103,7 +124,8 @@ class KinesisReader:
     async def read(self) -> Page:
         """The next page. Cancelling is safe: the page under way is kept for the next call.
 
-        One call at a time; none after the page that names children, nor after close().
+        One call at a time; none after the page that names children, nor after close(). Raises
+        StreamReplaced.
         """
         assert not self._has_ended, f"{self._shard_id} has ended"
         assert not self._is_closed, f"the reader of {self._shard_id} is closed"
@@ -161,7 +183,7 @@ class KinesisReader:
         while True:
             await self._wait_until_due()
             try:
-                return await self._attempt()
+                return await self._attempt_or_end()
             except (Outage, Unavailable, IteratorExpired) as error:
                 self._on_failure(error)
 
@@ -170,6 +192,17 @@ class KinesisReader:
         wait_s = self._pacing.next_at(now) - now
         if wait_s > 0:
             await self._reading.clock.sleep(wait_s)
+
+    async def _attempt_or_end(self) -> Page:
+        """A page, or the end if the shard is gone: what it still held is past retention."""
+        try:
+            return await self._attempt()
+        except Missing:
+            look = await self._looks.look()
+            if not self._absence.on_look(look):
+                raise
+            children = (one for one in look.listing if self._shard_id in one.parents)
+            return end_page(look.info.service_date_ms, tuple(children), self._errors)
 
     async def _attempt(self) -> Page:
         iterator = await self._good_iterator()

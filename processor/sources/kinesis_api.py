@@ -17,6 +17,7 @@ from processor.errors import Unavailable
 from processor.model import Page, Position, Shard, StreamInfo
 from processor.sources.wire import Answer, RequestFailed, Wire
 
+HOUR_MS = 3_600_000
 LISTING_PAGES_MAX = 100  # of 1,000 shards each: five times the largest quota that AWS gives
 
 
@@ -73,6 +74,7 @@ class _Summary(msgspec.Struct):
     stream_arn: str = msgspec.field(name="StreamARN")
     stream_status: str = msgspec.field(name="StreamStatus")
     created_s: float = msgspec.field(name="StreamCreationTimestamp")
+    retention_h: int = msgspec.field(name="RetentionPeriodHours")
 
 
 class _SummaryAnswer(msgspec.Struct, rename="pascal"):
@@ -112,7 +114,13 @@ class KinesisApi:
         if summary.stream_status == "DELETING":
             raise Unavailable(self._wire.subject, "reading", "it is being deleted: make it anew")
         created_ms = round(summary.created_s * 1000)
-        return StreamInfo(summary.stream_name, summary.stream_arn, created_ms, date_ms)
+        return StreamInfo(
+            summary.stream_name,
+            summary.stream_arn,
+            created_ms,
+            date_ms,
+            summary.retention_h * HOUR_MS,
+        )
 
     async def list_shards(self) -> list[Shard]:
         """All shards, in the service's order, from as many requests as it takes."""
@@ -162,6 +170,11 @@ def page_of(answer: RecordsAnswer, date_ms: int, children: tuple[Shard, ...] | N
         date_ms=date_ms,
         children=children,
     )
+
+
+def end_page(date_ms: int, children: tuple[Shard, ...], errors: int) -> Page:
+    """The last page of a shard of which nothing is left to read."""
+    return Page([], [], [], np.empty(0, np.int64), 0, date_ms, children, errors)
 
 
 def children_of(answer: RecordsAnswer) -> tuple[Shard, ...]:

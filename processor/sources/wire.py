@@ -15,7 +15,14 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from processor.errors import IteratorExpired, Outage, ProcessorError, Throttled, Unavailable
+from processor.errors import (
+    IteratorExpired,
+    Missing,
+    Outage,
+    ProcessorError,
+    Throttled,
+    Unavailable,
+)
 from processor.ports import Clock
 from processor.sources.sigv4 import Credentials, Signer
 
@@ -104,7 +111,7 @@ class Wire:
         """Send one request. Cancelling is safe: what the request did is not undone.
 
         Raises RequestFailed, Throttled or IteratorExpired, which waiting or asking anew cures, and
-        Unavailable, which it doesn't.
+        Unavailable (Missing where it is not found), which it doesn't.
         """
         credentials = await self._credentials()
         target = f"Kinesis_20131202.{operation}"
@@ -155,7 +162,8 @@ def failure_of(subject: str, operation: str, status: int, body: bytes) -> Proces
         return RequestFailed(operation, "server", said)
     name = subject.replace("/", " ").rpartition(" ")[2]  # an ARN ends with it, too
     remedy = _REMEDIES.get(kind, _OTHER_REMEDY).format(operation=operation, name=name)
-    return Unavailable(subject, f"kinesis:{operation}", f"{remedy} ({said})")
+    raised = Missing if kind == "ResourceNotFoundException" else Unavailable
+    return raised(subject, f"kinesis:{operation}", f"{remedy} ({said})")
 
 
 def _refusal(status: int, body: bytes) -> tuple[str, str]:

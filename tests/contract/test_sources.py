@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from processor.errors import StreamReplaced
 from processor.local.kinesis_limits import Limits
 from processor.local.kinesis_server import KinesisServer
 from processor.model import TRIM_HORIZON, Page, Position, Shard
@@ -43,6 +44,7 @@ class Bench(NamedTuple):
     clock: VirtualClock
     put: Callable[[Sequence[bytes], str], Any]
     split: Callable[[], Any]
+    make_again: Callable[[], Any]
 
 
 async def memory_bench(stack: AsyncExitStack) -> Bench:
@@ -57,6 +59,7 @@ async def memory_bench(stack: AsyncExitStack) -> Bench:
         clock,
         lambda payloads, key: source.put(SHARD, payloads, key),
         lambda: source.close(SHARD, children=[left, right]),
+        lambda: source.make_again([Shard(SHARD)]),
     )
 
 
@@ -76,7 +79,11 @@ async def kinesis_bench(stack: AsyncExitStack) -> Bench:
         now_ms = server.now_ms()
         server.model.stream("orders", now_ms).split(SHARD, HALF, now_ms)
 
-    return Bench(source, clock, put, split)
+    def make_again() -> None:
+        server.model.delete_stream("orders")
+        server.create_stream("orders", 1)
+
+    return Bench(source, clock, put, split, make_again)
 
 
 @pytest.fixture(params=[memory_bench, kinesis_bench], ids=["memory", "kinesis"])
@@ -235,3 +242,58 @@ async def test_a_reader_may_be_closed_at_any_time_and_twice(bench):
     await reader.close()
     rest = Position("after", first.sequence_numbers[-1])
     assert first.payloads + await read_all(bench, rest, 20 - len(first)) == payloads(20)
+
+
+# ---- what retention and people take away
+
+DAY_S = 86_400
+
+
+async def test_a_stream_says_how_long_it_keeps_records(bench):
+    assert (await bench.source.describe()).retention_ms == 1_000 * DAY_S
+
+
+async def test_records_past_retention_are_passed_over_in_silence(bench):
+    bench.put(payloads(3), "key")
+    bench.clock.now += DAY_S / 2
+    bench.put(payloads(3, 3), "key")
+    reader = bench.source.open(SHARD, TRIM_HORIZON)
+    first = (await pages_of(reader, 6))[0]
+    await reader.close()
+    bench.clock.now += DAY_S * 3 / 4
+    after = Position("after", first.sequence_numbers[0])
+    assert await read_all(bench, after, 3) == payloads(3, 3)
+    assert await read_all(bench, TRIM_HORIZON, 3) == payloads(3, 3)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_shard_past_retention_ends_and_names_its_children(bench, is_open):
+    bench.put(payloads(3), "key")
+    reader = bench.source.open(SHARD, TRIM_HORIZON)
+    if is_open:
+        await pages_of(reader, 3)
+    bench.split()
+    bench.clock.now += 2 * DAY_S
+    async with asyncio.timeout(HANGS_S):
+        page = await reader.read()
+    await reader.close()
+    assert len(page) == 0
+    assert [child.id for child in page.children] == list(CHILDREN)
+    assert page.date_ms == bench.clock.wall_ms() // 1000 * 1000
+
+
+@pytest.mark.parametrize("records", [0, 5])
+async def test_a_stream_that_was_made_again_is_not_taken_for_the_old_one(bench, records):
+    await bench.source.describe()
+    bench.put(payloads(records), "key")
+    reader = bench.source.open(SHARD, TRIM_HORIZON)
+    await reader.read()
+    bench.clock.now += 60
+    bench.make_again()
+    bench.put(payloads(5), "key")
+    with pytest.raises(StreamReplaced, match="orders"):
+        await pages_of(reader, 1)
+    await reader.close()
+    info = await bench.source.describe()
+    assert info.created_ms >= 1_700_000_060_000
+    assert await read_all(bench, TRIM_HORIZON, 5) == payloads(5)

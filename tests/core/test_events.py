@@ -7,7 +7,6 @@ import json
 import math
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -16,16 +15,7 @@ from processor.core import events
 from processor.core.events import Identity, Window
 from processor.core.scoring import Alarm
 from processor.model import (
-    AggregateSpec,
-    DeadLetterSpec,
     DetectSpec,
-    EventSpec,
-    Pipeline,
-    RuleSpec,
-    SinkSpec,
-    SourceSpec,
-    StateSpec,
-    WindowSpec,
 )
 
 ME = Identity(app="shop", incarnation="1700000000000.0", rule="orders", rule_version="v1")
@@ -214,82 +204,3 @@ def test_an_event_carries_on_the_samples_trace_with_a_span_that_repeats():
 def test_what_is_no_trace_is_left_out(sample):
     event = events.window_event(ME, replace(WINDOW, traceparent=sample), sink="bus")
     assert "traceparent" not in detail(event)
-
-
-# ---- rule versions --------------------------------------------------------------------------
-
-RULE = RuleSpec(
-    name="orders",
-    where={"type": ["order"], "amount": [{"numeric": [">", 0]}]},
-    group_by=("region",),
-    window=WindowSpec(size_ms=60_000),
-    aggregates=(AggregateSpec(name="orders", kind="count"),),
-    detect=(
-        DetectSpec(
-            name="surge", kind="zscore", aggregate="orders", options={"warm_up": 5, "k": 3.5}
-        ),
-    ),
-    emit_windows="bus",
-)
-PIPELINE = Pipeline(
-    app="shop",
-    source=SourceSpec(stream="orders"),
-    event=EventSpec(id="id", time="ts"),
-    sinks={"bus": SinkSpec(name="bus", kind="eventbridge", target="shop")},
-    rules=(RULE,),
-    state=StateSpec(table="t"),
-    dead_letters=DeadLetterSpec(sqs="letters"),
-)
-
-
-def version(pipeline: Pipeline = PIPELINE, **changes: Any) -> str:
-    return events.rule_version(pipeline, replace(RULE, **changes))
-
-
-def test_a_version_is_short_and_does_not_depend_on_the_order_of_the_file():
-    turned = {"amount": [{"numeric": [">", 0]}], "type": ["order"]}
-    detect = (replace(RULE.detect[0], options={"k": 3.5, "warm_up": 5}),)
-    assert version() == version(where=turned, detect=detect)
-    assert len(version()) == 12
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"name": "other"},
-        {"where": {"type": ["order"]}},
-        {"group_by": ()},
-        {"window": WindowSpec(size_ms=1)},
-        {"window": WindowSpec(size_ms=60_000, offset_ms=1)},
-        {"aggregates": (AggregateSpec(name="orders", kind="sum", field="n"),)},
-        {"detect": ()},
-        {"max_groups": 5},
-    ],
-)
-def test_a_rule_that_counts_otherwise_has_another_version(changes):
-    assert version(**changes) != version()
-
-
-@pytest.mark.parametrize(
-    "pipeline",
-    [
-        replace(PIPELINE, event=EventSpec(id="id", time="when")),
-        replace(PIPELINE, event=EventSpec(id="id", time="ts", out_of_orderness_ms=1)),
-        replace(PIPELINE, source=SourceSpec(stream="orders", decode=("gzip", "json"))),
-    ],
-)
-def test_reading_events_otherwise_is_another_version_of_every_rule(pipeline):
-    assert version(pipeline) != version()
-
-
-def test_where_results_go_and_where_state_lies_is_no_part_of_the_version():
-    moved = replace(PIPELINE, sinks={}, state=StateSpec(table="other"))
-    assert version(moved, emit_windows="other", emit_anomalies="other") == version()
-
-
-def test_a_setting_that_a_release_adds_leaves_every_version_as_it_is():
-    wider = msgspec.defstruct(
-        "RuleSpec", [("late", int, 0)], bases=(RuleSpec,), frozen=True, kw_only=True
-    )
-    rule = wider(**{name: getattr(RULE, name) for name in RULE.__struct_fields__})
-    assert events.rule_version(PIPELINE, rule) == version()

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from processor.core.events import Identity, Window, anomaly_event, window_event
 from processor.core.rows import StreamKey, claimed, fresh_row
 from processor.core.scoring import Alarm
-from processor.errors import Outage, Throttled
+from processor.errors import Outage, StreamReplaced, Throttled
 from processor.model import (
     TRIM_HORIZON,
     Counts,
@@ -453,6 +453,14 @@ def test_a_hole_that_stays_is_one_line_and_a_gauge_until_it_is_gone(bench: Bench
     assert [message.split(",")[0] for message in told] == ["no shard covers hash keys 0-9"] * 2
 
 
+def test_with_the_stream_go_all_leases_on_it(bench: Bench) -> None:
+    bench.reporter.leases.on_claimed(row("shard-0"))
+    bench.reporter.leases.on_stream_replaced(StreamReplaced("orders", 0, 1_700_000_000_000))
+    assert bench.value("leases_held") == 0
+    line = next(line for line in bench.lines() if line["event"] == "stream_replaced")
+    assert "stream orders was deleted, and made again at 2023-11-14T22:13:20+00:00" in str(line)
+
+
 # All of it
 
 
@@ -517,6 +525,7 @@ def test_every_line_has_only_fields_of_the_schema_and_always_the_first_four() ->
     bench = Bench("debug")
     everything(bench)
     bench.reporter.leases.on_buried_self("w-1")
+    bench.reporter.leases.on_stream_replaced(StreamReplaced("orders", 1, 2))
     for line in bench.lines():
         assert list(line) == [field for field in FIELDS if field in line]
         assert list(line)[:4] == ["@timestamp", "level", "event", "message"]

@@ -47,7 +47,10 @@ SHARD = "shardId-000000000000"
 
 
 def plan_of(
-    checkpoint_ms: int, window_ms: int = MINUTE_MS, detect: tuple[DetectSpec, ...] = ()
+    checkpoint_ms: int,
+    window_ms: int = MINUTE_MS,
+    detect: tuple[DetectSpec, ...] = (),
+    start: str = "trim_horizon",
 ) -> Plan:
     rule = RuleSpec(
         "ticks",
@@ -60,7 +63,7 @@ def plan_of(
     )
     event = EventSpec(time="at", partition_key="key", out_of_orderness_ms=0)
     state, letters = StateSpec("table", checkpoint_ms=checkpoint_ms), DeadLetterSpec("dead")
-    return compile(Pipeline("shop", SourceSpec("ticks"), event, {}, (rule,), state, letters))
+    return compile(Pipeline("shop", SourceSpec("ticks", start), event, {}, (rule,), state, letters))
 
 
 def tick(key: str, second: float, value: int = 1) -> bytes:
@@ -110,6 +113,7 @@ class Town:
     page_records_max: int = 1_000
     window_ms: int = MINUTE_MS
     detect: tuple[DetectSpec, ...] = ()
+    start_at: str = "trim_horizon"
     gate: Gate | None = None
     content: MemoryContent = field(default_factory=MemoryContent)
     objects: MemoryObjects = field(default_factory=MemoryObjects)
@@ -132,7 +136,7 @@ class Town:
         self.started += 1
         rng, clock, steps = random.Random(self.started), self.clock, Steps()
         source = source or self.source
-        plan = plan_of(self.checkpoint_ms, self.window_ms, self.detect)
+        plan = plan_of(self.checkpoint_ms, self.window_ms, self.detect, self.start_at)
         sinks = {"bus": MemorySink(self.bus, clock, rng)}
         letters = MemoryDeadLetters(self.dead, clock, rng)
         road = Road(plan, source, sinks, letters, clock, steps)

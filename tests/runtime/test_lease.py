@@ -18,6 +18,7 @@ from processor.runtime.lease import Lease, Restored
 from processor.runtime.lease_observer import Unobserved
 from processor.runtime.state_store import ITEM_BYTES_MAX, StateStore
 from processor.stores.memory import MemoryContent, MemoryObjects, MemoryTable
+from tests.states import flipped, packed
 from tests.virtual_time import VirtualClock, run
 
 STREAM = StreamKey("orders", 1_600_000_000_000)
@@ -453,7 +454,7 @@ async def _two_commits(keeper: Keeping) -> None:
 def spoil(keeper: Keeping, index: int) -> None:
     state = keeper.row().pairs[index].state
     assert state is not None
-    keeper.content.blobs[state.key] = b"garbage"
+    keeper.content.blobs[state.key] = flipped(keeper.content.blobs[state.key], 99)
 
 
 @in_virtual_time
@@ -513,12 +514,12 @@ async def test_a_claim_sweeps_what_older_epochs_left_behind() -> None:
     keeper = kept()
     await _two_commits(keeper)
     old, row = keeper.claim("zombie").row, keeper.row()
-    await keeper.states.put(old, 3, "w", b"put and never referred to")
-    await keeper.states.put(old, 3, "x", noise(20_000))
+    await keeper.states.put(old, 3, "w", packed(b"put and never referred to"))
+    await keeper.states.put(old, 3, "x", packed(noise(20_000)))
     neighbour = replace(row, shard=replace(row.shard, id=SHARD.id + "1"))
-    await keeper.states.put(neighbour, 1, "w", b"another shard's")
+    await keeper.states.put(neighbour, 1, "w", packed(b"another shard's"))
     row = keeper.claim("b").row
-    await keeper.states.put(row, 3, "w", b"being put right now")
+    await keeper.states.put(row, 3, "w", packed(b"being put right now"))
     assert await keeper.states.sweep(row) == 2
     assert keeper.objects.blobs == {}
     assert len(keeper.content.blobs) == 4

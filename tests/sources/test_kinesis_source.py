@@ -359,7 +359,10 @@ async def test_a_listing_that_never_ends_is_garbled(scripted):
 async def test_a_stream_that_is_not_there_yet_or_any_more_is_not_started_on(
     scripted, status, error
 ):
-    summary = b'{"StreamName":"o","StreamARN":"a","StreamStatus":"%b","StreamCreationTimestamp":1}'
+    summary = (
+        b'{"StreamName":"o","StreamARN":"a","StreamStatus":"%b","StreamCreationTimestamp":1,'
+        b'"RetentionPeriodHours":24}'
+    )
     scripted.script.add(b'{"StreamDescriptionSummary":%b}' % (summary % status.encode()))
     with pytest.raises(Exception, match=error):
         await scripted.source().describe()

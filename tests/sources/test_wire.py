@@ -2,7 +2,7 @@
 
 import pytest
 
-from processor.errors import IteratorExpired, Throttled, Unavailable
+from processor.errors import IteratorExpired, Missing, Throttled, Unavailable
 from processor.sources.wire import RequestFailed, failure_of
 
 GOOD = b"{}"
@@ -23,7 +23,7 @@ def refusal(kind: str) -> bytes:
         ("InternalFailure", 500, RequestFailed, "server: HTTP 500 InternalFailure: as it is"),
         ("ServiceUnavailable", 503, RequestFailed, "server"),
         ("ResourceInUseException", 400, RequestFailed, "server"),
-        ("ResourceNotFoundException", 400, Unavailable, "make it"),
+        ("ResourceNotFoundException", 400, Missing, "make it"),
         (
             "com.amazonaws.kinesis#AccessDeniedException",
             400,

@@ -1,0 +1,89 @@
+"""A value as MessagePack in parts, so that large columns are neither copied nor encoded in one go.
+
+The parts' concatenation is what `msgspec.msgpack.encode` gives, and decodes as such. A part has a
+path (`rules/5f2c/scorer/0.state.mean`), by which it is found again in the next encoding: a column
+of bytes is a part of its own, and so is a list's content, for both grow at their end.
+
+Structs and dicts are walked to whatever depth; of lists only those of Structs, dicts or bytes: one
+of a hundred thousand keys is encoded at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+_encode = msgspec.msgpack.Encoder().encode
+_WALKED = (Struct, dict, bytes, bytearray, memoryview)
+
+
+class Part(NamedTuple):
+    """A piece of a MessagePack message; `data` is one-dimensional bytes, perhaps a live view."""
+
+    path: str
+    data: bytes | bytearray | memoryview
+
+
+def parts(value: Any, path: str = "") -> Iterator[Part]:
+    """The message that `value` makes, lazily, and in an order that depends on `value` only."""
+    if isinstance(value, Struct) and _is_a_map(value):
+        names = {field.encode_name: field.name for field in msgspec.structs.fields(value)}
+        fields = {encoded: getattr(value, name) for encoded, name in names.items()}
+        yield from _map(fields, path)
+    elif isinstance(value, dict):
+        yield from _map(value, path)
+    elif isinstance(value, bytes | bytearray | memoryview):
+        yield Part(path, _header(len(value), _BIN))
+        yield Part(path, value)
+    elif isinstance(value, list | tuple):
+        yield from _array(value, path)
+    else:
+        yield Part(path, _encode(value))
+
+
+def whole(message: bytes) -> list[Part]:
+    """A message that is in one piece."""
+    return [Part("", message)]
+
+
+def joined(message: Iterator[Part]) -> bytes:
+    return b"".join(part.data for part in message)
+
+
+def _is_a_map(value: Struct) -> bool:
+    config = value.__struct_config__
+    return not (config.array_like or config.tag or config.omit_defaults)
+
+
+def _map(fields: Mapping[Any, Any], path: str) -> Iterator[Part]:
+    yield Part(path, _header(len(fields), _MAP))
+    for name, value in fields.items():
+        yield Part(path, _encode(name))
+        yield from parts(value, f"{path}/{name}" if path else str(name))
+
+
+def _array(values: list[Any] | tuple[Any, ...], path: str) -> Iterator[Part]:
+    header = _header(len(values), _ARRAY)
+    yield Part(path, header)
+    if isinstance(values, tuple) or (values and isinstance(values[0], _WALKED)):
+        for i, value in enumerate(values):
+            yield from parts(value, f"{path}/{i}")
+    else:
+        yield Part(path, memoryview(_encode(values))[len(header) :])
+
+
+# By the MessagePack specification: (short form's tag, its limit), then (tag, bytes of length).
+_MAP = ((0x80, 16), (0xDE, 2), (0xDF, 4))
+_ARRAY = ((0x90, 16), (0xDC, 2), (0xDD, 4))
+_BIN = ((0, 0), (0xC4, 1), (0xC5, 2), (0xC6, 4))
+
+
+def _header(n: int, forms: tuple[tuple[int, int], ...]) -> bytes:
+    (short, limit), *longer = forms
+    if n < limit:
+        return bytes([short | n])
+    tag, size = next((tag, size) for tag, size in longer if n < 256**size)
+    return bytes([tag]) + n.to_bytes(size, "big")

@@ -1,0 +1,144 @@
+"""What tells two pipelines apart: which rules give other results, and which need other state.
+
+    rule_version    all that a rule's results depend on; part of every event's id
+    state_version   of that, what shapes its state: two rules of one name and state version may go
+                    on from each other's state, though thresholds and names of outputs differ
+    generation      the versions of all rules: one pipeline, as its workers tell it from another
+
+What stands at its default is left out of each, so that a release may add a setting without
+starting everybody's state anew; one that changes a default raises ENGINE_VERSION.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields as struct_fields
+
+from processor import detectors
+from processor.core.events import event_id
+from processor.model import (
+    ENGINE_VERSION,
+    STATE_VERSION,
+    AggregateSpec,
+    DetectSpec,
+    Pipeline,
+    RuleSpec,
+)
+
+VERSION_LENGTH = 12  # 60 bits: enough to tell the versions of one rule apart
+
+# Of `event`, what no open window can tell: where an event's trace is found, and how far the
+# watermark stays behind. (A window that is still open has not lost a record as late yet.)
+TUNABLE_EVENT = frozenset({"correlation_id", "traceparent", "out_of_orderness_ms"})
+# Of a rule, what says where results go.
+SINKS = frozenset({"emit_windows", "emit_anomalies"})
+_NAMED_APART = frozenset({"name", "aggregates", "detect"})
+
+
+def rule_version(pipeline: Pipeline, rule: RuleSpec) -> str:
+    """The version of a rule: a hash of all that its results depend on.
+
+    That is the rule, how events are read, and the engine's version. Where results go is left out:
+    it changes neither bytes nor state.
+    """
+    return _hash(
+        {
+            "engine": ENGINE_VERSION,
+            "decode": pipeline.source.decode,
+            "event": _canonical(pipeline.event),
+            "rule": _without(_canonical(rule), SINKS),
+        }
+    )
+
+
+def state_version(pipeline: Pipeline, rule: RuleSpec) -> str:
+    """The version of a rule's state; the rule's name is no part of it.
+
+    Aggregates and detectors count by what they are, not by their names or order.
+    """
+    names = aggregate_ids(rule.aggregates)
+    detects = zip(detect_ids(rule.detect, names), rule.detect, strict=True)
+    return _hash(
+        {
+            "state": STATE_VERSION,
+            "decode": pipeline.source.decode,
+            "event": _without(_canonical(pipeline.event), TUNABLE_EVENT),
+            "rule": _without(_canonical(rule), SINKS | _NAMED_APART),
+            "aggregates": sorted(names.values()),
+            "detect": {name: shaping_options(detect) for name, detect in detects},
+        }
+    )
+
+
+def generation(versions: Sequence[str]) -> str:
+    """A pipeline's name among those that an application ran, by the versions of its rules."""
+    return _hash({"rules": sorted(versions)})
+
+
+# ---- what state is called -------------------------------------------------------------------
+
+
+def aggregate_ids(aggregates: Sequence[AggregateSpec]) -> dict[str, str]:
+    """Each aggregate's name → what its columns are called in the state: `sum:amount`, or `count`.
+
+    So state outlives a new name, and another order. The second of two alike is `sum:amount#2`.
+    """
+    plain = [f"{a.kind}:{a.field}" if a.field is not None else a.kind for a in aggregates]
+    return dict(zip((a.name for a in aggregates), _numbered(plain), strict=True))
+
+
+def detect_ids(detects: Sequence[DetectSpec], aggregates: Mapping[str, str]) -> list[str]:
+    """Likewise for detectors: `novelty(count)`."""
+    return _numbered([f"{d.kind}({aggregates[d.aggregate]})" for d in detects])
+
+
+def shaping_options(detect: DetectSpec) -> dict[str, Any]:
+    """A detector's options that shape what it learns: all but those that it calls tunable."""
+    kind = detectors.get(detect.kind).params
+    params = msgspec.convert(dict(detect.options), kind)
+    return {
+        field.encode_name: getattr(params, field.name)
+        for field in struct_fields(params)
+        if field.encode_name not in kind.tunable and getattr(params, field.name) != _default(field)
+    }
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    times = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [name if n == 1 else f"{name}#{n}" for name, n in zip(names, times, strict=True)]
+
+
+# ---- canonical form -------------------------------------------------------------------------
+
+
+def _hash(value: Any) -> str:
+    return event_id((orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode(),))[:VERSION_LENGTH]
+
+
+def _without(value: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: item for name, item in value.items() if name not in names}
+
+
+def _canonical(value: Any) -> Any:
+    """A value as plain JSON, without what stands at its default."""
+    if isinstance(value, Struct):
+        return {
+            field.name: _canonical(getattr(value, field.name))
+            for field in struct_fields(value)
+            if getattr(value, field.name) != _default(field)
+        }
+    if isinstance(value, Mapping):
+        return {str(name): _canonical(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_canonical(item) for item in value]
+    return value
+
+
+def _default(field: Any) -> Any:
+    made = field.default_factory
+    return field.default if made is NODEFAULT else made()
