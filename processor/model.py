@@ -35,6 +35,7 @@ class SourceSpec(Struct, frozen=True):
     stream: str  # name or ARN
     start: str = "trim_horizon"
     decode: tuple[str, ...] = ("json",)
+    outside_range: Literal["keep", "drop"] = "keep"  # events of an aggregate, by their own key
     region: str | None = None
 
 
@@ -181,7 +182,8 @@ class Page(Struct, frozen=True):
 
     `children` is None while the shard goes on, else the shards that follow it (this was the last
     page). `millis_behind` is the service's MillisBehindLatest, `date_ms` its `Date` header;
-    `errors` counts the requests that failed since the page before.
+    `errors` counts the requests that failed since the page before. Where records hold several
+    events, a page of events repeats their record's sequence number.
     """
 
     payloads: list[bytes]
@@ -192,6 +194,7 @@ class Page(Struct, frozen=True):
     date_ms: int
     children: tuple[Shard, ...] | None = None
     errors: int = 0
+    indexes: list[int] | None = None  # each event's place in its record; None: they are records
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -254,6 +257,7 @@ class Counts(Struct):
     payload_bytes: int = 0
     counted: int = 0  # in at least one window
     duplicates: int = 0
+    outside_range: int = 0  # of aggregates, by their own key; whether dropped is the source's say
     late: int = 0  # records that were late for every rule that wanted them
     unmatched: int = 0  # records that no rule wanted
     late_by_rule: dict[str, int] = {}

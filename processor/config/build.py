@@ -35,6 +35,8 @@ def read_pipeline(root: Any, faults: Faults) -> Pipeline | None:
     if not isinstance(root, dict):
         return None
     source = _section(SourceSpec, root, "source", shape.source(), faults)
+    if source is not None:
+        checks.check_chain(source, faults)
     event = _section(EventSpec, root, "event", shape.EVENT, faults)
     sinks = _sinks(root.get("sinks"), faults)
     rules = _rules(root.get("rules"), faults)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from processor import codecs
 from processor.config.section import Faults
 from processor.config.values import show_duration
 from processor.core import patterns
 from processor.core.matching import EVERY_TYPE, JsonType
-from processor.model import EventSpec, Pipeline, RuleSpec
+from processor.model import EventSpec, Pipeline, RuleSpec, SourceSpec
 from processor.wording import did_you_mean, one_of
 
 LATENESS_WINDOWS_MAX = 10  # a result that waits for ten windows is news of yesterday
@@ -31,6 +32,12 @@ class Warning(Struct, frozen=True):
 
 
 # ---- contradictions -------------------------------------------------------------------------
+
+
+def check_chain(source: SourceSpec, faults: Faults) -> None:
+    expected = codecs.chain_fault(source.decode)
+    if expected is not None:
+        faults.add("source.decode", f"[{', '.join(source.decode)}]", expected)
 
 
 def check_emits(rule: RuleSpec, sinks: Collection[str], faults: Faults) -> None:

@@ -139,6 +139,11 @@ def source() -> tuple[Key, ...]:
         Key(
             "start", values.START, "Where a new application begins: trim_horizon, latest or a time."
         ),
-        Key("decode", chain, "From payload to event, step by step."),
+        Key("decode", chain, "From payload to event, step by step; [kpl, json] for the KPL's."),
+        Key(
+            "outside_range",
+            values.choice(("keep", "drop")),
+            "What becomes of an aggregate's events whose own key is not the shard's; both count.",
+        ),
         Key("region", values.REGION, "Where the stream is, if not in the environment's region."),
     )

@@ -38,6 +38,7 @@ _PER_MS = {"us": 1_000, "ns": 1_000_000}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MS = datetime.timedelta(milliseconds=1)
 _BAD_TIME = -1
+_NO_FAULTS: Mapping[int, Fault] = {}
 
 
 class Batch:
@@ -122,9 +123,12 @@ def where(values: list[Any], mask: Bools) -> list[Any]:
     return values if mask.all() else list(compress(values, mask.tolist()))
 
 
-def read(page: Page, codec: Codec, fields: Fields) -> Batch:
-    """Decode a page; what can't be decoded is rejected."""
-    return Batch(page, fields, codec.decode(page.payloads))
+def read(
+    page: Page, codec: Codec, fields: Fields, faults: Mapping[int, Fault] = _NO_FAULTS
+) -> Batch:
+    """Decode a page; what can't be decoded is rejected. `faults` are known before."""
+    rows, found = codec.decode(page.payloads)
+    return Batch(page, fields, Decoded(rows, {**found, **faults}))
 
 
 def times_ms(batch: Batch, event: EventSpec) -> Ints:

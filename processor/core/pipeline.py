@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from processor.core import events, intake, sections, stream
+from processor.codecs.base import Fault
+from processor.core import events, intake, sections, splitting, stream
 from processor.core.dedupe import Dedupe
 from processor.core.plan import Plan
 from processor.core.rules import Output, Rule, Saved
@@ -133,12 +134,19 @@ class ShardPipeline:
         return self._advance(watermark_ms, nothing, nothing, [], Counts())
 
     def _count(self, page: Page) -> Iterator[Step]:
-        counts = Counts(records=len(page), payload_bytes=sum(map(len, page.payloads)))
+        counts = Counts(payload_bytes=sum(map(len, page.payloads)))
         if not len(page):
             yield Step([], [], counts)
             return
+        last = page.sequence_numbers[-1]
+        page, faults = self._events_of(page, counts)
+        counts.records = len(page)
+        if not len(page):
+            self.position = Position("after", last)
+            yield Step([], [], counts)
+            return
         event = self.plan.pipeline.event
-        batch = intake.read(page, self.plan.codec, self.plan.fields)
+        batch = intake.read(page, self.plan.codec, self.plan.fields, faults)
         times = intake.times_ms(batch, event)
         newest_ms = int(times[batch.valid].max(initial=self._newest_ms))
         ids = intake.id_hashes(batch, event)
@@ -149,7 +157,17 @@ class ShardPipeline:
         watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
         yield from self._advance(watermark_ms, after, batch.arrivals_ms, letters, counts)
         self._newest_ms = newest_ms
-        self.position = Position("after", page.sequence_numbers[-1])
+        self.position = Position("after", last)
+
+    def _events_of(self, page: Page, counts: Counts) -> tuple[Page, Mapping[int, Fault]]:
+        """The page's records taken apart, without those events that were done before we came."""
+        skip = self.position if self.position and self.position.skip else None
+        if self.plan.splitter is None and skip is None:
+            return page, {}
+        drops = self.plan.pipeline.source.outside_range == "drop"
+        split = splitting.split(page, self.plan.splitter, self.shard, skip, drops_outside=drops)
+        counts.outside_range = split.outside_range
+        return split.page, split.faults
 
     def end(self) -> Step:
         """The shard is at its end: what is open closes as this shard's part."""
@@ -318,10 +336,11 @@ class ShardPipeline:
         for i, reject in sorted(batch.rejects.items()):
             counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
             sequence_number = page.sequence_numbers[i]
+            index = 0 if page.indexes is None else page.indexes[i]
             stream = self.plan.pipeline.source.stream
             letters.append(
                 DeadLetter(
-                    id=events.dead_letter_id(stream, self.shard.id, sequence_number, 0),
+                    id=events.dead_letter_id(stream, self.shard.id, sequence_number, index),
                     reason=reject.reason,
                     detail=reject.detail,
                     payload=page.payloads[i],

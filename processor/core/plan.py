@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from processor import codecs
-from processor.codecs.base import Codec
+from processor.codecs.base import Codec, Splitter
 from processor.codecs.json import Fields
 from processor.core import intake, patterns, versions
 from processor.core.rules import RulePlan
@@ -20,6 +20,7 @@ class Plan(Struct, frozen=True):
     pipeline: Pipeline
     fields: Fields
     codec: Codec
+    splitter: Splitter | None
     rules: tuple[RulePlan, ...]
 
 
@@ -37,7 +38,7 @@ def compile(pipeline: Pipeline) -> Plan:
     )
     fields = Fields(_field_types(pipeline.event, rules))
     codec = codecs.get(pipeline.source.decode[-1])(fields.row_type)
-    return Plan(pipeline, fields, codec, rules)
+    return Plan(pipeline, fields, codec, codecs.splitter(pipeline.source.decode), rules)
 
 
 def _field_types(event: EventSpec, rules: tuple[RulePlan, ...]) -> dict[str, Any]:

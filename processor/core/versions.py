@@ -28,6 +28,7 @@ from processor.model import (
     DetectSpec,
     Pipeline,
     RuleSpec,
+    SourceSpec,
 )
 
 VERSION_LENGTH = 12  # 60 bits: enough to tell the versions of one rule apart
@@ -49,7 +50,7 @@ def rule_version(pipeline: Pipeline, rule: RuleSpec) -> str:
     return _hash(
         {
             "engine": ENGINE_VERSION,
-            "decode": pipeline.source.decode,
+            **_read(pipeline.source),
             "event": _canonical(pipeline.event),
             "rule": _without(_canonical(rule), SINKS),
         }
@@ -66,7 +67,7 @@ def state_version(pipeline: Pipeline, rule: RuleSpec) -> str:
     return _hash(
         {
             "state": STATE_VERSION,
-            "decode": pipeline.source.decode,
+            **_read(pipeline.source),
             "event": _without(_canonical(pipeline.event), TUNABLE_EVENT),
             "rule": _without(_canonical(rule), SINKS | _NAMED_APART),
             "aggregates": sorted(names.values()),
@@ -114,6 +115,13 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 
 # ---- canonical form -------------------------------------------------------------------------
+
+
+def _read(source: SourceSpec) -> dict[str, Any]:
+    """How records become events."""
+    plain = _canonical(source)
+    outside = {name: plain[name] for name in ("outside_range",) if name in plain}
+    return {"decode": source.decode} | outside
 
 
 def _hash(value: Any) -> str:

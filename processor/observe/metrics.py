@@ -66,6 +66,11 @@ METRICS: tuple[Metric, ...] = (
     _counter("bytes_total", "bytes", "Payload bytes of the records processed."),
     _counter("counted_total", "records", "Records that are in at least one window."),
     _counter("duplicates_total", "records", "Records dropped because their event id was known."),
+    _counter(
+        "outside_range_total",
+        "events",
+        "Events of KPL aggregates whose own key is not their shard's; `source.outside_range`.",
+    ),
     _counter("unmatched_total", "records", "Records that no rule wanted."),
     _counter("rejects_total", "records", "Records sent to the dead letters.", "reason"),
     _gauge("lag_seconds", "seconds", "Age of the newest record not yet read.", SHARD),

@@ -23,6 +23,7 @@ _PLAIN = {
     "payload_bytes": "bytes_total",
     "counted": "counted_total",
     "duplicates": "duplicates_total",
+    "outside_range": "outside_range_total",
     "unmatched": "unmatched_total",
     "windows_closed": "windows_closed_total",
 }

@@ -149,7 +149,7 @@ class ShardLoop:
         return bool(self._marks) and self._marks[0].position == self._position
 
     def _begin(self, restored: Restored) -> None:
-        self._position = restored.position
+        self._position = self._pipeline.position = restored.position
         self._marks = pages.pending(restored.marks, restored.position)
         if restored.state is not None:
             self._pipeline.restore(restored.state, restored.position)

@@ -124,6 +124,7 @@ def step() -> Step:
         payload_bytes=1_000,
         counted=5,
         duplicates=1,
+        outside_range=1,
         late=1,
         unmatched=2,
         late_by_rule={"revenue": 1},
