@@ -165,7 +165,11 @@ class LeaseTable(Protocol):
     async def heartbeat(self, stream: StreamKey, row: WorkerRow) -> bool:
         """Store counter, draining, held and ready; False if the row is gone or buried."""
 
-    async def read_workers(self, stream: StreamKey) -> list[WorkerRow]: ...
+    async def read_workers(
+        self, stream: StreamKey, first: str | None = None, count: int = 0
+    ) -> list[WorkerRow]:
+        """All; or, in order of ids, the `count` from id `first` on, which need not exist. After the
+        last comes the first again, so fewer than `count` are all that there are."""
 
     async def bury(self, stream: StreamKey, worker_id: str, counter: int) -> bool:
         """Set `buried` if the counter is still that; False if not, or if the row is gone."""

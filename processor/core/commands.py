@@ -15,6 +15,9 @@ class Timing(Struct, frozen=True):
 
     heartbeat_s: float = 3.0
     read_s: float = 1.0
+    all_max: int = 32  # workers; of more than that, each second only the next ones are read
+    near: int = 8  # the next ones: so many would have to die within a second to go unnoticed
+    all_s: float = 30.0  # and all of them so often
     validity_s: float = 8.0  # after the send of the last good heartbeat
     margin_s: float = 2.0  # no effect starts with less validity left
     ttl_s: float = 10.0
@@ -65,7 +68,10 @@ class Forget(Struct, frozen=True):
 
 
 class ReadWorkers(Struct, frozen=True):
-    pass
+    """All worker rows; or, in the ring of ids, the first `count` from `first` on."""
+
+    first: str | None = None
+    count: int = 0
 
 
 class ReadShards(Struct, frozen=True):
@@ -162,6 +168,8 @@ def key_of(command: Command) -> str:
             return f"shard {row.id}"
         case ReadShard(shard_id=shard_id):
             return f"shard {shard_id}"
+        case ReadWorkers(first=first):
+            return f"workers {first}"
         case Prefetch(shard_id=shard_id):
             return f"prefetch {shard_id}"
         case ReadFamily(child_id=child_id):

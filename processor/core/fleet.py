@@ -1,15 +1,21 @@
-"""What one worker knows of all workers and shards, and who should own what by that knowledge."""
+"""What one worker knows of all workers and shards, by the rows that it read.
+
+A small fleet is read whole each second. Of a large one, each worker reads the few that come after
+it in the ring of ids, whom it watches: their deaths are its business. The others' rows may be as
+old as `all_s`; what they say of who is there and who holds what is good enough to share out work.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import NamedTuple
 
-from processor.core.balance import Move, assign, moves
-from processor.core.commands import Timing
+from processor.core.commands import ReadWorkers, Timing
+from processor.core.holdings import Holdings
 from processor.core.lineage import is_readable
 from processor.core.liveness import Liveness
+from processor.core.ring import before, is_within
 from processor.core.rows import Held, Ready, ShardRow, WorkerRow
 
 
@@ -21,6 +27,20 @@ class Seen(NamedTuple):
     read_at: float
 
 
+class Gone(NamedTuple):
+    """Since when a worker was seen buried, or its row to be missing."""
+
+    at: float
+    is_buried: bool
+
+
+class _Left(NamedTuple):
+    """A shard that a gone worker held, under that epoch."""
+
+    owner: str
+    epoch: int
+
+
 class Fleet:
     """Worker rows, shard rows and liveness as of the last reads.
 
@@ -30,18 +50,75 @@ class Fleet:
 
     def __init__(self, me: str, timing: Timing) -> None:
         self.me = me
-        self._timing = timing
-        self._liveness = Liveness(timing.dead_after_s, timing.gap_max_s)
+        self.all_read_at = -inf  # when all worker rows were read
+        self.version = 0  # rises with every change of workers, holdings or shards
         self.workers: dict[str, WorkerRow] = {}
         self.shards: dict[str, Seen] = {}
         self.rows: dict[str, ShardRow] = {}  # those of `shards`, for functions of rows
+        self.gone: dict[str, Gone] = {}
+        self.holdings = Holdings(me)
+        self._timing = timing
+        self._liveness = Liveness(timing.dead_after_s, timing.gap_max_s)
+        self._near: list[str] = []  # whom the last read of our own surroundings showed
+        self._near_read_at = -inf
+        self._ring: list[str] | None = None
+        self._left: dict[str, _Left] = {}  # shards of the gone, of which we know no newer row
 
     # ---- facts
 
-    def on_workers(self, rows: Iterable[WorkerRow], now: float) -> None:
-        self.workers = {row.id: row for row in rows}
-        owners = {seen.row.owner for seen in self.shards.values() if seen.row.owner}
-        self._liveness.on_read(self.workers.values(), owners, now)
+    def on_workers(self, rows: Iterable[WorkerRow], read: ReadWorkers, now: float) -> None:
+        """The answer to `read`. A worker whose row should be in it and is not, is gone."""
+        rows = list(rows)
+        is_all = read.first is None or len(rows) < read.count
+        for row in rows:
+            self._on_worker(row, now)
+        shown = {row.id for row in rows}
+        for worker_id in [one for one in self.workers if one not in shown]:
+            if is_all or (rows and is_within(worker_id, read.first or "", rows[-1].id)):
+                self._on_worker_gone(worker_id, now)
+        self._liveness.on_read(rows, (), now)
+        if is_all:
+            self.all_read_at = now
+            self._note_missing_owners(now)
+        if is_all or read.first == self.me:
+            self._near = [row.id for row in rows if row.id != self.me]
+            self._near_read_at = now
+
+    def _on_worker(self, row: WorkerRow, now: float) -> None:
+        known = self.workers.get(row.id)
+        self.workers[row.id] = row
+        if known is None or (known.buried, known.draining) != (row.buried, row.draining):
+            self._ring = None
+            self.version += 1
+        if row.buried:
+            self._leave(row.id, row.held, Gone(now, True))
+        elif row.id != self.me:
+            self.holdings.set(row)
+
+    def _on_worker_gone(self, worker_id: str, now: float) -> None:
+        row = self.workers.pop(worker_id)
+        self._ring = None
+        self._liveness.forget(worker_id)
+        self._leave(worker_id, row.held, Gone(now, False))
+
+    def _leave(self, worker_id: str, held: tuple[Held, ...], how: Gone) -> None:
+        """What a gone worker held is to be looked at, under whatever epoch it is by now."""
+        if worker_id in self.gone or worker_id == self.me:
+            return
+        self.version += 1
+        self.gone[worker_id] = how
+        self.holdings.drop(worker_id)
+        for lease in held:
+            if self._epoch(lease.shard_id) < lease.epoch:
+                self._left[lease.shard_id] = _Left(worker_id, lease.epoch)
+
+    def _note_missing_owners(self, now: float) -> None:
+        """Whoever owns a shard and has no row is gone; whoever owns none can be forgotten."""
+        owners = {row.owner for row in self.rows.values() if row.owner}
+        for worker_id in owners - self.workers.keys() - self.gone.keys():
+            self._leave(worker_id, (), Gone(now, False))
+        for worker_id in self.gone.keys() - self.workers.keys() - owners:
+            del self.gone[worker_id]
 
     def on_shards(self, rows: Iterable[ShardRow], now: float) -> None:
         """All shard rows; what is not among them is gone."""
@@ -51,6 +128,7 @@ class Fleet:
             self.on_shard_gone(key)
         for row in rows:
             self.on_shard(row, now)
+        self._left = {key: left for key, left in self._left.items() if key in listed}
 
     def on_shard(self, row: ShardRow, now: float) -> None:
         """One row; an answer that was overtaken by a newer one changes nothing."""
@@ -59,161 +137,123 @@ class Fleet:
             since = known.since if known and _owned(known.row) == _owned(row) else now
             self.shards[row.id] = Seen(row, since, now)
             self.rows[row.id] = row
+            self.version += 1
+            if row.id in self._left and self._left[row.id].epoch <= row.epoch:
+                del self._left[row.id]
         else:
             self.shards[row.id] = known._replace(read_at=now)
 
     def on_shard_gone(self, shard_id: str) -> None:
+        self.version += 1
         self.shards.pop(shard_id, None)
         self.rows.pop(shard_id, None)
+        self._left.pop(shard_id, None)
 
     def restart_counts(self) -> None:
         self._liveness.restart()
+        self._near_read_at = -inf
 
     # ---- who is there
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is too many to read all their rows each second."""
+        return len(self.workers) > self._timing.all_max
+
     def is_current(self, now: float) -> bool:
         """Whether worker rows were read lately enough to act on them."""
-        return self._liveness.is_current(now)
+        return now - self._near_read_at <= self._timing.gap_max_s
 
     def to_bury(self, now: float) -> list[WorkerRow]:
-        return [
-            row
-            for row in self.workers.values()
-            if not row.buried and row.id != self.me and self._liveness.is_dead(row.id, now)
-        ]
+        rows = (self.workers[one] for one in self._near if one in self.workers)
+        return [row for row in rows if not row.buried and self._liveness.is_dead(row.id, now)]
 
     def deaths_at(self) -> list[float]:
-        """When each of the others is dead unless a read shows a change."""
-        moments = (self._liveness.due_at(row.id) for row in self._others() if not row.buried)
+        """When each of those whom we watch is dead unless a read shows a change."""
+        rows = (self.workers[one] for one in self._near if one in self.workers)
+        moments = (self._liveness.due_at(row.id) for row in rows if not row.buried)
         return [at for at in moments if at is not None]
 
     def is_gone(self, worker_id: str, now: float) -> bool:
         """Buried, or without a row for as long as a last heartbeat could be valid."""
-        row = self.workers.get(worker_id)
-        return row.buried if row is not None else self._liveness.is_dead(worker_id, now)
+        gone = self.gone.get(worker_id)
+        return gone is not None and (gone.is_buried or now - gone.at >= self._timing.dead_after_s)
 
-    def to_forget(self) -> list[str]:
-        """Buried workers of whom no shard's row speaks any more: their rows can go."""
-        owners = {seen.row.owner for seen in self.shards.values()}
-        return [row.id for row in self.workers.values() if row.buried and row.id not in owners]
+    def to_forget(self, shards_read_at: float) -> list[str]:
+        """Buried workers in whose name no shard is: their rows can go.
+
+        Only by shard rows that were read after the burial, for they may have claimed before it.
+        """
+        buried = [
+            one
+            for one, how in self.gone.items()
+            if one in self.workers and how.at <= shards_read_at
+        ]
+        owners = {row.owner for row in self.rows.values()} if buried else set()
+        return [one for one in buried if one not in owners]
 
     def live(self) -> list[str]:
         return [row.id for row in self.workers.values() if not row.buried]
 
     def takers(self, now: float) -> list[str]:
-        return [row.id for row in self._others() if self.can_take(row.id, now)]
+        return [one for one in self.workers if one != self.me and self.can_take(one, now)]
 
     def can_take(self, worker_id: str, now: float) -> bool:
-        """Who may be given shards: not draining, and seen alive within a lease's validity."""
+        """Who may be given shards: not draining, and seen alive lately: within a lease's validity,
+        or from one to the next of the reads that show those whom we don't watch."""
         row = self.workers.get(worker_id)
         if row is None or row.buried or row.draining:
             return False
-        return self._liveness.is_fresh(worker_id, self._timing.validity_s, now)
+        is_watched = self._liveness.is_watched(worker_id, now)
+        within_s = self._timing.validity_s if is_watched else 2 * self._timing.all_s
+        return self._liveness.is_fresh(worker_id, within_s, now)
+
+    def watchers(self, worker_id: str) -> list[str]:
+        """Who reads that worker's row each second, the nearest first; leaving ones don't count."""
+        if self._ring is None:
+            rows = self.workers.values()
+            self._ring = sorted(row.id for row in rows if not (row.buried or row.draining))
+        return before(worker_id, self._ring, self._timing.near)
+
+    def is_near(self, worker_id: str) -> bool:
+        return worker_id in self._near
 
     # ---- who holds what
-
-    def held_by_others(self) -> dict[str, tuple[str, Held]]:
-        """shard → (worker, lease) by the worker rows; of two, the one with the higher epoch."""
-        held: dict[str, tuple[str, Held]] = {}
-        for row in self._others():
-            for lease in () if row.buried else row.held:
-                known = held.get(lease.shard_id)
-                if known is None or known[1].epoch < lease.epoch:
-                    held[lease.shard_id] = (row.id, lease)
-        return held
-
-    def announced(self) -> dict[str, int]:
-        """Shards that others are about to release to us, and their epochs."""
-        held = self.held_by_others().items()
-        return {key: lease.epoch for key, (_, lease) in held if lease.to == self.me}
-
-    def holds(self, shard_id: str, epoch: int) -> bool:
-        """Whether another worker's row says that it holds the shard under that epoch."""
-        held = self.held_by_others().get(shard_id)
-        return held is not None and held[1].epoch == epoch
 
     def is_ready(self, worker_id: str, shard_id: str, epoch: int) -> bool:
         row = self.workers.get(worker_id)
         return row is not None and Ready(shard_id, epoch) in row.ready
 
     def free(self, mine: Mapping[str, Held]) -> list[str]:
-        """Readable shards that no worker row holds; `mine` are ours."""
-        held = self.held_by_others()
-        rows = self.rows
-        return [
+        """Shards that no worker row holds, as far as they are readable; `mine` are ours."""
+        held = self.holdings.shards()
+        loose = (self.rows.keys() - held) | (self._left.keys() - held)
+        return sorted(
             key
-            for key, row in rows.items()
-            if key not in mine and key not in held and is_readable(row, rows)
-        ]
+            for key in loose - mine.keys()
+            if key in self._left or is_readable(self.rows[key], self.rows)
+        )
+
+    def last_owner(self, shard_id: str) -> str | None:
+        """Whom its row names, or who held it when he went, if that is newer."""
+        left = self._left.get(shard_id)
+        return self.rows[shard_id].owner if left is None else left.owner
 
     def is_claimable(self, shard_id: str, now: float) -> bool:
         """Whether the row, as last seen, is nobody's (released, a dead worker's, or our own), and
         there is something to read."""
-        row = self.shards[shard_id].row
+        if shard_id in self._left or shard_id not in self.rows:
+            return False
+        row = self.rows[shard_id]
         is_free = row.owner is None or row.owner == self.me or self.is_gone(row.owner, now)
         return is_free and is_readable(row, self.rows)
 
-    # ---- who should
+    def read_at(self, shard_id: str) -> float:
+        seen = self.shards.get(shard_id)
+        return -inf if seen is None else seen.read_at
 
-    def wanted(self, mine: Mapping[str, Held], now: float) -> set[str]:
-        """Free shards that are ours to take: left to us, our share, or long left by everybody."""
-        counts = self._counts(mine, now)
-        free = self.free(mine)
-        left_to = {key: self._precedence(key, counts, now) for key in free}
-        ours = {key for key, worker in left_to.items() if worker == self.me}
-        shared = assign(counts, [key for key in free if left_to[key] is None])
-        overdue = {key for key in free if self._is_overdue(key, now)}
-        return ours | overdue | {key for key, worker in shared.items() if worker == self.me}
-
-    def next_move(self, mine: Mapping[str, Held], movable: set[str], now: float) -> Move | None:
-        """The first of the moves that even out the fleet which is ours to make.
-
-        `movable`: of `mine`, what runs and does not rest.
-        """
-        counts = self._counts(mine, now)
-        takers = set(counts)
-        for worker in assign(counts, self.free(mine)).values():
-            counts[worker] += 1
-        can_go: dict[str, list[str]] = {self.me: sorted(movable)}
-        for key, (worker, lease) in self.held_by_others().items():
-            if not lease.rests and lease.to is None and worker in takers:
-                can_go.setdefault(worker, []).append(key)
-        planned = moves(counts, can_go, takers)
-        return next((move for move in planned if move.giver == self.me), None)
-
-    def heirs(self, mine: Mapping[str, Held], needy: Iterable[str], now: float) -> dict[str, str]:
-        """Who should get the `needy` of our shards when we go."""
-        counts = self._counts(mine, now)
-        del counts[self.me]
-        return assign(counts, needy)
-
-    def _counts(self, mine: Mapping[str, Held], now: float) -> dict[str, int]:
-        """Leases of each that may take shards, those on their way to it included."""
-        counts: Counter[str] = Counter(dict.fromkeys(self.takers(now), 0))
-        counts[self.me] = 0
-        holders = {
-            key: lease.to or worker for key, (worker, lease) in self.held_by_others().items()
-        }
-        for key, lease in mine.items():
-            holders[key] = lease.to or self.me
-        for worker in holders.values():
-            if worker in counts:
-                counts[worker] += 1
-        return dict(counts)
-
-    def _precedence(self, shard_id: str, counts: Mapping[str, int], now: float) -> str | None:
-        """The successor whom the release named, while its time lasts and it is there to claim."""
-        row, since, _ = self.shards[shard_id]
-        if row.owner is not None or row.successor not in counts:
-            return None
-        return row.successor if now - since < self._timing.successor_s else None
-
-    def _is_overdue(self, shard_id: str, now: float) -> bool:
-        row, since, _ = self.shards[shard_id]
-        return row.owner is None and now - since >= 2 * self._timing.successor_s
-
-    def _others(self) -> list[WorkerRow]:
-        return [row for row in self.workers.values() if row.id != self.me]
+    def _epoch(self, shard_id: str) -> int:
+        return self.rows[shard_id].epoch if shard_id in self.rows else 0
 
 
 def _owned(row: ShardRow) -> tuple[int, bool]:

@@ -61,13 +61,13 @@ class Taking:
     def on_workers(self, fleet: Fleet, now: float) -> list[str]:
         """Worker rows were read. A giver that is gone may have released before it went: what it
         offered is looked for as long as a successor has precedence."""
-        announced = fleet.announced()
+        announced = fleet.holdings.announced
         for key, epoch in announced.items():
             known = self._offers.get(key)
             if known is None or known.epoch < epoch:
                 self._offers[key] = _Offer(epoch)
         for key in self._offers.keys() - announced.keys():
-            if fleet.holds(key, self._offers[key].epoch):  # and no longer names us
+            if fleet.holdings.epoch(key) == self._offers[key].epoch:  # and no longer names us
                 self._offers[key] = self._offers[key]._replace(until=now)
             elif self._offers[key].until == inf:
                 until = now + self._timing.successor_s

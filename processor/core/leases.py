@@ -19,16 +19,19 @@ from math import inf
 from processor.core import commands as c
 from processor.core.agenda import Agenda
 from processor.core.fleet import Fleet
-from processor.core.handoff import Taking, verdict
+from processor.core.handoff import Taking
 from processor.core.lineage import seeks_of
+from processor.core.portfolio import Portfolio
+from processor.core.reading import Reading
 from processor.core.rows import Held, ShardRow, WorkerRow, claimed, released
-from processor.core.stages import Lease, Stage, TaskEnd
+from processor.core.shares import Shares
+from processor.core.stages import Lease, TaskEnd
 from processor.core.standing import Standing
 from processor.core.succession import Succession
 
 CLAIMS_MAX = 16  # under way at once: the client's pool holds more connections than that
 POLLS_MAX = 16  # single rows read at once, likewise
-SETTLED_READS = 2  # of worker rows: workers that started with us have shown up by then
+DECISION_S = 5.0  # between two when nothing changed but the time: leases rest, workers fall silent
 
 
 class Machine:
@@ -40,32 +43,32 @@ class Machine:
         self.is_finished = False
         self._is_leaving = False  # Leave went out: our row may be gone by that
         self._timing = timing
-        self._leases: dict[str, Lease] = {}
         self._fleet = Fleet(worker_id, timing)
         self._standing = Standing(worker_id, timing)
         self._succession = Succession()
         self._agenda = Agenda(timing.retry_s)
         self._taking = Taking(worker_id, timing)
-        self._outbox: list[c.Command] = []  # what follows changes of stage, and awaits no answer
+        self._shares = Shares(self._fleet, timing)
+        self._reading = Reading(worker_id, timing)
+        self._portfolio = Portfolio(self._fleet, self._shares, self._agenda, timing)
         self._stop_at: float | None = None  # draining: when tasks stop, ready takers or not
-        self._workers_sent_at = -inf
-        self._workers_at = 0.0
-        self._workers_reads = 0
         self._has_news = False  # rows were read since we last decided what to claim and move
         self._wanted: set[str] = set()
+        self._decided: tuple[int, tuple[str, ...]] | None = None  # on what
+        self._decided_at = -inf
         self._shards_at = 0.0
+        self._shards_read_at = -inf  # when the last read of all that was answered was sent
         self._discover_at = 0.0
 
     def __repr__(self) -> str:
         flags = [name for name in ("is_dead", "is_draining", "is_finished") if getattr(self, name)]
-        stages = {key: lease.stage.value for key, lease in sorted(self._leases.items())}
-        return f"<Machine {self.worker_id} {' '.join(flags)} {stages}>"
+        return f"<Machine {self.worker_id} {' '.join(flags)} {self._portfolio!r}>"
 
     # ---- questions
 
     @property
     def leases(self) -> Mapping[str, Lease]:
-        return self._leases
+        return self._portfolio.leases
 
     @property
     def is_draining(self) -> bool:
@@ -123,14 +126,17 @@ class Machine:
 
     # ---- facts: what was read
 
-    def on_workers(self, rows: Sequence[WorkerRow], now: float) -> None:
-        self._agenda.done("ReadWorkers")
-        self._workers_reads += 1
+    def on_workers(
+        self,
+        rows: Sequence[WorkerRow],
+        now: float,
+        read: c.ReadWorkers = c.ReadWorkers(),  # noqa: B008 - frozen
+    ) -> None:
+        """The answer to `read`."""
+        self._agenda.done(c.key_of(read))
+        self._reading.on_read(read)
         self._has_news = True
-        known = set(self._fleet.live())
-        self._fleet.on_workers(rows, now)
-        if known - set(self._fleet.live()):
-            self._shards_at = now  # somebody went: what was his is claimed by its rows
+        self._fleet.on_workers(rows, read, now)
         if not self.is_draining:
             self._forgo(self._taking.on_workers(self._fleet, now))
         mine = self._fleet.workers.get(self.worker_id)
@@ -154,6 +160,7 @@ class Machine:
         self._agenda.done("ReadShards")
         if self._shards_at <= sent_at:
             self._shards_at = inf
+        self._shards_read_at = max(self._shards_read_at, sent_at)
         if jitter is not None:
             share = max(1, len(self._fleet.live())) / 8
             period_s = self._timing.discovery_s * share * jitter
@@ -161,8 +168,8 @@ class Machine:
             self._discover_at = now + min(period_s, soon_s)
         self._fleet.on_shards(rows, now)
         self._has_news = True
-        for lease in list(self._leases.values()):
-            self._compare(lease)
+        for shard_id in list(self.leases):
+            self._portfolio.compare(shard_id)
         self._standing.on_reread(sent_at)
 
     def on_shard(self, shard_id: str, row: ShardRow | None, now: float) -> None:
@@ -173,8 +180,7 @@ class Machine:
         else:
             self._fleet.on_shard(row, now)
             self._forgo(self._taking.on_row(row))
-        if shard_id in self._leases:
-            self._compare(self._leases[shard_id])
+        self._portfolio.compare(shard_id)
 
     def on_fetched(self, shard_id: str, epoch: int, row: ShardRow | None, now: float) -> None:
         """The answer to Prefetch: what `row` names is fetched, as far as it exists and has room."""
@@ -185,47 +191,38 @@ class Machine:
             self._forgo(self._taking.on_row(row))
 
     def _forgo(self, shards: Iterable[str]) -> None:
-        self._outbox += (c.Forgo(shard_id) for shard_id in shards)
+        self._portfolio.outbox += (c.Forgo(shard_id) for shard_id in shards)
 
     # ---- facts: what we wrote
 
-    def on_buried(self, worker_id: str, now: float) -> None:
-        """The answer to Bury or Forget, applied or not: the next read says what stands."""
+    def on_buried(self, worker_id: str, applied: bool, now: float) -> None:
+        """The answer to Bury or Forget: the next read says what stands.
+
+        Who buried a worker reads all shard rows: there may be more in its name than it said.
+        """
         self._agenda.failed(f"worker {worker_id}", now)
-        self._workers_at = now
+        self._reading.hurry(is_all=not self._fleet.is_large)
+        if applied:
+            self._shards_at = now
 
     def on_claimed(self, row: ShardRow, now: float) -> None:
         """A claim was applied: `row` is ours from here on."""
         self._agenda.done(f"shard {row.id}")
         self._fleet.on_shard(row, now)
         self._taking.on_claimed(row.id)
-        known = self._leases.get(row.id)
-        lease = Lease(row, Stage.RUNNING, now)
-        if known is not None:
-            lease.failures, lease.waits = known.failures, known.waits
-        if row.moved:
-            lease.rests_until = now + self._timing.rest_s
-        self._leases[row.id] = lease
-        self._outbox.append(c.Run(row))
+        self._portfolio.on_claimed(row, now)
 
     def on_released(self, row: ShardRow, now: float) -> None:
         """A release was applied; our row names its successor until that had time to claim."""
         self._agenda.done(f"shard {row.id}")
         self._fleet.on_shard(row, now)
-        lease = self._leases.get(row.id)
-        if lease is not None and lease.row.epoch == row.epoch:
-            lease.stage = Stage.GIVEN
-            lease.until = now + self._timing.successor_s
+        self._portfolio.on_released(row, now)
 
     # ---- facts: shard tasks
 
     def on_committed(self, row: ShardRow) -> None:
         """The task committed; if it got on by that, earlier setbacks no longer count."""
-        lease = self._leases.get(row.id)
-        if lease is not None and lease.row.epoch == row.epoch:
-            if row.position != lease.row.position:
-                lease.failures = lease.waits = 0
-            lease.row = row
+        self._portfolio.on_committed(row)
 
     def on_ended(self, row: ShardRow, children: Iterable[ShardRow], now: float) -> None:
         """The shard is at its end for good, and its children exist."""
@@ -234,7 +231,7 @@ class Machine:
             self._fleet.on_shard(one, now)
         self._succession.on_ended(row, children)
         self._has_news = True
-        self._leases.pop(row.id, None)
+        self._portfolio.on_ended(row)
 
     def on_family(self, child_id: str, rows: Iterable[ShardRow], now: float) -> None:
         """The answer to ReadFamily: the rows that are there."""
@@ -245,50 +242,12 @@ class Machine:
 
     def on_task_end(self, row: ShardRow, how: TaskEnd, now: float) -> None:
         """The task of `row`, as it last knew it, ended."""
-        lease = self._leases.get(row.id)
-        if lease is None or lease.row.epoch != row.epoch:
-            return
-        lease.row = max(lease.row, row, key=lambda one: one.commit)
-        if how == "lost":
-            del self._leases[row.id]
-        elif lease.stage is Stage.STOPPING:
-            lease.stage = Stage.STOPPED
-        elif how == "unreadable":
-            lease.stage, lease.to = Stage.PARKED, None
-        else:
-            self._fail(lease, how, now)
-
-    def _fail(self, lease: Lease, how: TaskEnd, now: float) -> None:
-        lease.to = None
-        if how == "waited":
-            lease.waits += 1
-        else:
-            lease.failures += 1
-        is_hopeless = lease.failures >= self._timing.failures_max
-        lease.stage = Stage.PARKED if is_hopeless else Stage.FAILED
-        doublings = min(lease.setbacks - 1, self._timing.doublings_max)
-        lease.until = now + self._timing.backoff_s * (1 << doublings)
-
-    def _compare(self, lease: Lease) -> None:
-        """Take over what the row as last seen says of our lease; drop it if it is not ours."""
-        seen = self._fleet.shards.get(lease.row.id)
-        if seen is None or seen.row.epoch > lease.row.epoch:
-            self._drop(lease)
-        elif seen.row.epoch == lease.row.epoch and lease.stage is not Stage.GIVEN:
-            if seen.row.owner == self.worker_id:
-                lease.row = max(lease.row, seen.row, key=lambda row: row.commit)
-            elif not (lease.has_task and seen.row.ended):  # else its task will say so itself
-                self._drop(lease)
-
-    def _drop(self, lease: Lease) -> None:
-        del self._leases[lease.row.id]
-        if lease.has_task:
-            self._outbox.append(c.Cancel(lease.row.id))
+        self._portfolio.on_task_end(row, how, now)
 
     def _die(self) -> None:
         self.is_dead = True
-        for lease in list(self._leases.values()):
-            self._drop(lease)
+        self._portfolio.drop_all()
+        self._forgo(self._taking.clear())
 
     # ---- commands
 
@@ -301,7 +260,7 @@ class Machine:
             attempts += [*self._own(now), *self._reads(now)]
             if self.valid_for_s(now) > 0:
                 attempts += self._effects(now)
-        changes, self._outbox = self._outbox, []
+        changes, self._portfolio.outbox = self._portfolio.outbox, []
         return changes + [command for command in attempts if self._start(command, now)]
 
     def _start(self, command: c.Command, now: float) -> bool:
@@ -312,80 +271,21 @@ class Machine:
         elif isinstance(command, c.Leave):
             self._is_leaving = True
         elif isinstance(command, c.ReadWorkers):
-            self._workers_sent_at = now  # from the send: slow answers add no gap
-            self._workers_at = now + self._timing.read_s
+            self._reading.on_sent(command, now)
         return True
 
     def _advance(self, now: float) -> None:
         """Changes of stage that time alone brings."""
         if self._stop_at is not None:
-            self._drain(self._stop_at, now)
-        others = self._fleet.held_by_others()
-        for key, lease in list(self._leases.items()):
-            if lease.stage is Stage.OFFERED:
-                self._follow_offer(lease, now)
-            elif lease.stage is Stage.STOPPING and self._agenda.is_due(lease.until, now):
-                self._outbox.append(c.Cancel(key))
-                lease.until = inf
-            elif lease.stage is Stage.GIVEN:
-                is_taken = key in others and others[key][1].epoch > lease.row.epoch
-                if is_taken or self._agenda.is_due(lease.until, now):
-                    del self._leases[key]
-
-    def _drain(self, stop_at: float, now: float) -> None:
-        """Everything gets an heir, and another one if that goes; what runs is offered to it."""
-        for key, heir in self._heirs(now).items():
-            lease = self._leases[key]
-            if lease.stage in (Stage.RUNNING, Stage.OFFERED):
-                if heir is not None and now < stop_at:
-                    self._offer(lease, heir, stop_at)
-                else:
-                    self._stop(lease, heir, now)
-            else:
-                lease.to = heir
-                if not lease.has_task:
-                    lease.stage = Stage.STOPPED
-        if self._agenda.is_due(stop_at + self._timing.drain_s + self._timing.margin_s, now):
-            self.is_finished = True  # the table is out of reach: our TTL hands over what is left
-
-    def _heirs(self, now: float) -> dict[str, str | None]:
-        """For what is on its way to nobody who could take it; None: nobody is there."""
-        held = self._held(now)
-        needy = {
-            key
-            for key, lease in self._leases.items()
-            if lease.stage is not Stage.GIVEN
-            and (lease.to is None or not self._fleet.can_take(lease.to, now))
-        }
-        heirs = self._fleet.heirs(held, needy, now) if needy else {}
-        return {key: heirs.get(key) for key in sorted(needy)}
-
-    def _offer(self, lease: Lease, to: str, until: float) -> None:
-        lease.stage, lease.to, lease.until = Stage.OFFERED, to, until
-
-    def _follow_offer(self, lease: Lease, now: float) -> None:
-        match verdict(lease, self._fleet, now):
-            case "stop":
-                self._stop(lease, lease.to, now)
-            case "call off":
-                lease.stage, lease.to = Stage.RUNNING, None
-            case "wait":
-                self._agenda.is_due(lease.until, now)
-
-    def _stop(self, lease: Lease, to: str | None, now: float) -> None:
-        lease.stage, lease.to = Stage.STOPPING, to
-        lease.until = now + self._timing.drain_s
-        self._outbox.append(c.Stop(lease.row.id))
-
-    def _held(self, now: float) -> dict[str, Held]:
-        return {
-            key: Held(key, lease.row.epoch, now < lease.rests_until, lease.to)
-            for key, lease in sorted(self._leases.items())
-        }
+            self._portfolio.drain(self._stop_at, now)
+            last_at = self._stop_at + self._timing.drain_s + self._timing.margin_s
+            if self._agenda.is_due(last_at, now):
+                self.is_finished = True  # no table: our TTL hands over what is left
+        self._portfolio.advance(now)
 
     def _own(self, now: float) -> Iterator[c.Command]:
         """Our own row: a heartbeat when it is due, and soon when it would say something new."""
-        held = tuple(self._held(now).values())
+        held = tuple(self._portfolio.held(now).values())
         row = self._standing.next_row(held, self._taking.ready(), self.is_draining)
         if not self._standing.has_joined:
             yield c.Join(row)
@@ -396,14 +296,13 @@ class Machine:
 
     def _has_given_all(self) -> bool:
         """Nothing is ours, and no claim under way can make it so."""
-        is_held = any(lease.stage is not Stage.GIVEN for lease in self._leases.values())
-        return not is_held and not self._agenda.is_any_under_way("shard ")
+        is_any = self._agenda.is_any_under_way("shard ")
+        return self._portfolio.is_all_given() and not is_any
 
     def _reads(self, now: float) -> Iterator[c.Command]:
         if not self._standing.has_joined or self._is_leaving:
             return
-        if self._agenda.is_due(self._read_workers_at(), now):
-            yield c.ReadWorkers()
+        yield from self._worker_reads(now)
         if not self.is_draining:  # else the children are left to the others
             for child_id, shard_ids in islice(self._succession.families().items(), POLLS_MAX):
                 yield c.ReadFamily(child_id, shard_ids)
@@ -412,11 +311,16 @@ class Machine:
         elif self._agenda.is_due(self._discover_at, now):
             yield c.ReadShards(discover=True)
 
-    def _read_workers_at(self) -> float:
-        """Soon, while a lease waits for its taker to be ready."""
-        if any(lease.stage is Stage.OFFERED for lease in self._leases.values()):
-            return min(self._workers_at, self._workers_sent_at + self._timing.poll_s)
-        return self._workers_at
+    def _worker_reads(self, now: float) -> Iterator[c.ReadWorkers]:
+        awaited = self._portfolio.awaited()
+        is_large = self._fleet.is_large
+        if is_large:
+            awaited = {one for one in awaited if not self._fleet.is_near(one)}
+            self._reading.keep(awaited)
+        is_urgent = self.is_draining or not is_large
+        for at, read in self._reading.due(is_large, awaited, is_urgent):
+            if self._agenda.is_due(at, now):
+                yield read
 
     def _effects(self, now: float) -> Iterator[c.Command]:
         yield from self._releases()
@@ -424,10 +328,11 @@ class Machine:
             return
         yield from self._taking.to_fetch()
         yield from self._burials(now)
-        yield from self._reclaims(now)
+        for lease in self._portfolio.to_reclaim(now):
+            yield self._claim(lease.row)
         for child_id in self._succession.claimable(self._fleet.rows)[:CLAIMS_MAX]:
             yield self._claim(self._fleet.rows[child_id])
-        if self._workers_reads >= SETTLED_READS and self._fleet.is_current(now):
+        if self._reading.is_settled and self._fleet.is_current(now):
             if self._has_news:
                 self._has_news = False
                 self._decide(now)
@@ -435,43 +340,45 @@ class Machine:
 
     def _decide(self, now: float) -> None:
         """Once per read of rows: in between, we would see our own claims and nobody else's."""
-        held = self._held(now)
-        self._wanted = self._fleet.wanted(held, now)
-        if not any(lease.to is not None for lease in self._leases.values()):
+        basis = (self._fleet.version + self._fleet.holdings.version, tuple(self.leases))
+        if basis == self._decided and not self._wanted and now - self._decided_at < DECISION_S:
+            return
+        self._decided, self._decided_at = basis, now
+        held = self._portfolio.held(now)
+        self._wanted = self._shares.wanted(held, now)
+        if self._shares.needs_all_workers(held, now):
+            self._reading.hurry(is_all=True)
+        if not self._portfolio.is_giving():
             self._even_out(held, now)
 
     def _releases(self) -> Iterator[c.Command]:
-        for lease in self._leases.values():
-            if lease.stage is Stage.STOPPED:
-                moved = not self.is_draining
-                yield c.Release(lease.row, released(lease.row, lease.to, moved=moved))
+        for lease in self._portfolio.stopped():
+            moved = not self.is_draining
+            yield c.Release(lease.row, released(lease.row, lease.to, moved=moved))
 
     def _burials(self, now: float) -> Iterator[c.Command]:
         for row in self._fleet.to_bury(now):
             yield c.Bury(row.id, row.counter)
         for at in self._fleet.deaths_at():
             self._agenda.is_due(at, now)
-        if self._shards_at == inf:  # else shards may be in their names that we don't know of yet
-            for worker_id in self._fleet.to_forget():
-                yield c.Forget(worker_id)
-
-    def _reclaims(self, now: float) -> Iterator[c.Command]:
-        """Shards whose task failed: again, from the last checkpoint, under a new epoch."""
-        for lease in self._leases.values():
-            if lease.stage is Stage.FAILED and self._agenda.is_due(lease.until, now):
-                yield self._claim(lease.row)
+        for worker_id in self._fleet.to_forget(self._shards_read_at):
+            yield c.Forget(worker_id)
 
     def _claims(self, now: float) -> Iterator[c.Command]:
-        wanted = (self._wanted | self._taking.wanted()) - self._leases.keys()
+        announced = self._taking.wanted()
+        wanted = (self._wanted | announced) - self.leases.keys()
         claims = polls = 0
-        for key in sorted(wanted & self._fleet.shards.keys()):
+        for key in sorted(wanted):
             if self._fleet.is_claimable(key, now):
                 claims += 1
                 if claims <= CLAIMS_MAX:
-                    yield self._claim(self._fleet.shards[key].row)
-            elif self._agenda.is_due(self._fleet.shards[key].read_at + self._timing.poll_s, now):
+                    yield self._claim(self._fleet.rows[key])
+                continue
+            # About to be released to us; or we can't tell yet whose it is.
+            poll_s = self._timing.poll_s if key in announced else self._timing.read_s
+            if self._agenda.is_due(self._fleet.read_at(key) + poll_s, now):
                 polls += 1
-                if polls <= POLLS_MAX:  # about to be released to us, or nobody seems to hold it
+                if polls <= POLLS_MAX:
                     yield c.ReadShard(key)
 
     def _claim(self, row: ShardRow) -> c.Claim:
@@ -479,12 +386,15 @@ class Machine:
 
     def _even_out(self, held: Mapping[str, Held], now: float) -> None:
         """Begin to give one lease away, if we hold too many."""
-        movable = {
-            key
-            for key, lease in self._leases.items()
-            if lease.stage is Stage.RUNNING and lease.rests_until <= now
-        }
-        move = self._fleet.next_move(held, movable, now)
-        if move is not None:
-            self._offer(self._leases[move.shard_id], move.taker, now + self._timing.ready_s)
+        movable = self._portfolio.movable(now)
+        taker = self._shares.next_move(held, len(movable), now)
+        if taker is not None:
+            self._portfolio.offer(movable[0], taker, now + self._patience_s(taker))
             self._agenda.is_due(now + self._timing.poll_s, now)  # our row is to say so soon
+
+    def _patience_s(self, taker: str) -> float:
+        """How long an offer stands: one who does not watch us sees it with all other rows."""
+        is_watched = taker in self._fleet.watchers(self.worker_id)
+        if not self._fleet.is_large or is_watched:
+            return self._timing.ready_s
+        return self._timing.all_s + 2 * self._timing.ready_s

@@ -265,9 +265,9 @@ class LeaseLoop:
             case c.Leave(worker_id=worker_id):
                 await self.table.delete_worker(self._shards.stream, worker_id)
                 machine.on_left()
-            case c.ReadWorkers():
-                workers = await self.table.read_workers(self._shards.stream)
-                machine.on_workers(workers, self.clock.monotonic())
+            case c.ReadWorkers(first=first, count=count):
+                workers = await self.table.read_workers(self._shards.stream, first, count)
+                machine.on_workers(workers, self.clock.monotonic(), command)
             case c.ReadShards(discover=discover):
                 await self._read_shards(machine, discover, sent_at)
             case c.ReadShard(shard_id=shard_id):
@@ -280,12 +280,13 @@ class LeaseLoop:
                 rows = [row for row in family if row is not None]
                 machine.on_family(child_id, rows, self.clock.monotonic())
             case c.Bury(worker_id=worker_id, counter=counter):
-                if await self.table.bury(self._shards.stream, worker_id, counter):
+                applied = await self.table.bury(self._shards.stream, worker_id, counter)
+                if applied:
                     self.observer.on_buried(worker_id)
-                machine.on_buried(worker_id, self.clock.monotonic())
+                machine.on_buried(worker_id, applied, self.clock.monotonic())
             case c.Forget(worker_id=worker_id):
                 await self.table.delete_worker(self._shards.stream, worker_id)
-                machine.on_buried(worker_id, self.clock.monotonic())
+                machine.on_buried(worker_id, False, self.clock.monotonic())
             case c.Claim() | c.Release():
                 await self._change_owner(machine, command)
 

@@ -7,7 +7,7 @@ and would be refused by the very write that it repeats.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from botocore import xform_name
@@ -90,9 +90,18 @@ class DynamoTable:
             .setting(items.worker_values(row), [items.READY]),
         )
 
-    async def read_workers(self, stream: StreamKey) -> list[WorkerRow]:
-        found = self._calls.query(items.workers_pk(stream))
-        return [items.worker_row(item) async for item in found]
+    async def read_workers(
+        self, stream: StreamKey, first: str | None = None, count: int = 0
+    ) -> list[WorkerRow]:
+        pk = items.workers_pk(stream)
+        if first is None:
+            return [items.worker_row(item) async for item in self._calls.query(pk)]
+        found: list[Item] = []
+        for relation in (">=", "<"):  # to the end of the ring, and on from its beginning
+            left = count - len(found)
+            if left > 0:
+                found += [item async for item in self._calls.some(pk, relation, first, left)]
+        return [items.worker_row(item) for item in found]
 
     async def bury(self, stream: StreamKey, worker_id: str, counter: int) -> bool:
         return await self._change_worker(
@@ -245,6 +254,23 @@ class _Calls:
             condition += " AND sk = :sk" if exactly else " AND begins_with(sk, :sk)"
             values[":sk"] = {"S": sk}
         more: dict[str, Any] = {"ProjectionExpression": "pk, sk"} if names_only else {}
+        async for item in self._pages(condition, values, more):
+            yield item
+
+    async def some(self, pk: str, relation: str, sk: str, count: int) -> AsyncIterator[Item]:
+        """At most `count` items under `pk` with such an sk, in its order; others cost nothing."""
+        values = {":pk": {"S": pk}, ":sk": {"S": sk}}
+        pages = self._pages(f"pk = :pk AND sk {relation} :sk", values, {"Limit": count})
+        async for item in pages:
+            yield item
+            count -= 1
+            if not count:
+                await pages.aclose()
+                return
+
+    async def _pages(
+        self, condition: str, values: Item, more: dict[str, Any]
+    ) -> AsyncGenerator[Item, None]:
         while True:
             answer = await self.call(
                 "Query",

@@ -90,9 +90,13 @@ class MemoryTable:
         await self._gate("heartbeat", "after")
         return True
 
-    async def read_workers(self, stream: StreamKey) -> list[WorkerRow]:
+    async def read_workers(
+        self, stream: StreamKey, first: str | None = None, count: int = 0
+    ) -> list[WorkerRow]:
         await self._gate("read_workers", "before")
         rows = [row for (of, _), row in self.content.workers.items() if of == stream]
+        if first is not None:
+            rows = sorted(rows, key=lambda row: (row.id < first, row.id))[:count]
         await self._gate("read_workers", "after")
         return rows
 

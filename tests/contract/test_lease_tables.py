@@ -154,6 +154,21 @@ async def test_deleting_an_absent_worker_is_no_error(table: LeaseTable) -> None:
     await table.delete_worker(STREAM, "nobody")
 
 
+async def test_some_workers_are_read_from_an_id_on_and_around_the_end(table: LeaseTable) -> None:
+    for name in "dbeca":
+        await table.join(STREAM, WorkerRow(name, 1))
+
+    async def read(first: str, count: int) -> str:
+        return "".join(row.id for row in await table.read_workers(STREAM, first, count))
+
+    assert await read("b", 3) == "bcd"
+    assert await read("bb", 2) == "cd"
+    assert await read("d", 4) == "deab"
+    assert await read("x", 1) == "a"
+    assert await read("b", 9) == "bcdea"
+    assert await read("a", 5) == "abcde"
+
+
 async def test_workers_of_another_stream_are_neither_seen_nor_touched(table: LeaseTable) -> None:
     other, row = StreamKey("returns", STREAM.created_ms), WorkerRow("a", 1)
     await table.join(STREAM, row)

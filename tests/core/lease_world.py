@@ -41,8 +41,11 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class World:
-    def __init__(self, shards: int, seed: int = 0, delay_s: float = 0.02) -> None:
+    def __init__(
+        self, shards: int, seed: int = 0, delay_s: float = 0.02, timing: c.Timing = TIMING
+    ) -> None:
         self.now = 0.0
+        self._timing = timing
         self.content = MemoryContent()
         self.table = MemoryTable(self.content)
         self.machines: dict[str, Machine] = {}
@@ -61,7 +64,7 @@ class World:
     # ---- what happens to workers
 
     def join(self, name: str) -> None:
-        self.machines[name] = Machine(name, TIMING)
+        self.machines[name] = Machine(name, self._timing)
         self._step(name)
 
     def kill(self, name: str) -> None:
@@ -192,13 +195,13 @@ class World:
                 return lambda m: m.on_left()
             case c.Forget(worker_id=worker_id):
                 at_once(table.delete_worker(STREAM, worker_id))
-                return lambda m: m.on_buried(worker_id, self.now)
+                return lambda m: m.on_buried(worker_id, False, self.now)
             case c.Bury(worker_id=worker_id, counter=counter):
-                at_once(table.bury(STREAM, worker_id, counter))
-                return lambda m: m.on_buried(worker_id, self.now)
-            case c.ReadWorkers():
-                workers = at_once(table.read_workers(STREAM))
-                return lambda m: m.on_workers(workers, self.now)
+                applied = at_once(table.bury(STREAM, worker_id, counter))
+                return lambda m: m.on_buried(worker_id, applied, self.now)
+            case c.ReadWorkers(first=first, count=count):
+                workers = at_once(table.read_workers(STREAM, first, count))
+                return lambda m: m.on_workers(workers, self.now, command)
             case c.ReadShards(discover=discover):
                 rows = at_once(table.read_shards(STREAM))
                 jitter = self._rng.uniform(0.8, 1.2) if discover else None
@@ -280,6 +283,8 @@ def describe(command: c.Command) -> str:
             return f"{type(command).__name__} {worker_id}"
         case c.ReadShards(discover=discover):
             return "Discover" if discover else "ReadShards"
+        case c.ReadWorkers(first=first, count=count) if first is not None:
+            return f"ReadWorkers {first}+{count}"
     return type(command).__name__
 
 

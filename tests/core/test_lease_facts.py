@@ -64,7 +64,7 @@ def test_nothing_of_a_dead_workers_is_claimed_before_its_burial_is_read() -> Non
                 machine.on_failed(command, now)  # nobody knows whether it was applied
     assert "Bury" in seen
     assert "Claim" not in seen
-    machine.on_buried("z", now)
+    machine.on_buried("z", True, now)
     machine.on_workers([WorkerRow("a", 1), BURIED], now)
     machine.on_shard(row.id, row, now)
     assert "Claim" in kinds(machine.commands(now))

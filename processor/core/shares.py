@@ -1,0 +1,130 @@
+"""Who should own what, by what one worker knows: which free shards are ours, what we give to whom.
+
+    row names a live owner       it is his: he has just claimed it, or forgot it and sees it soon
+    row names a successor        its, for `successor_s`
+    last owner is gone, and      those who watched him share it out by a hash of the shard's id,
+      the fleet is large         and what one of them leaves the others take, the nearest first
+    else                         who has the fewest; what he leaves for long, whoever sees it
+
+What we see may be old: before a claim the shard's row is read, and the claim itself is conditional.
+So two who think that a shard is theirs cost one write, and one that nobody thinks is his waits for
+`_OVERDUE` times a successor's precedence.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+
+from processor.core.balance import Move, assign, moves
+from processor.core.commands import Timing
+from processor.core.fleet import Fleet
+from processor.core.rows import Held
+
+_OVERDUE = 2
+_TURN_S = 0.25  # between one watcher and the next for what the first ones left
+_LEFT_S = 1.0  # a watcher's claims are through by then
+
+
+class Shares:
+    """Pure questions about `fleet`; `mine` is what we hold now, newer than our row."""
+
+    def __init__(self, fleet: Fleet, timing: Timing) -> None:
+        self._fleet = fleet
+        self._timing = timing
+
+    def wanted(self, mine: Mapping[str, Held], now: float) -> set[str]:
+        """Free shards that are ours to take."""
+        ours: set[str] = set()
+        to_share: list[str] = []
+        for key in self._fleet.free(mine):
+            taker = self._left_to(key, now)
+            if taker == self._fleet.me or self._is_overdue(key, now):
+                ours.add(key)
+            elif taker is None:
+                to_share.append(key)
+        if to_share:
+            shared = assign(self._counts(mine, now), to_share)
+            ours.update(key for key, worker in shared.items() if worker == self._fleet.me)
+        return ours
+
+    def needs_all_workers(self, mine: Mapping[str, Held], now: float) -> bool:
+        """Whether a shard seems left by everybody, and only rows newer than ours can tell."""
+        return any(
+            self._is_long_left(key, now) and not self._is_overdue(key, now)
+            for key in self._fleet.free(mine)
+        )
+
+    def next_move(self, mine: Mapping[str, Held], movable: int, now: float) -> str | None:
+        """Whom we should give one of our `movable` leases to, to even out the fleet's counts."""
+        counts = self._counts(mine, now)
+        takers = list(counts)
+        for worker in assign(counts, self._fleet.free(mine)).values():
+            counts[worker] += 1
+        if not movable or counts[self._fleet.me] - min(counts.values()) < 2:
+            return None
+        can_go = {worker: self._fleet.holdings.movable[worker] for worker in takers}
+        can_go[self._fleet.me] = movable
+        planned: list[Move] = moves(counts, can_go, takers, self._fleet.me)
+        last = planned[-1] if planned else None
+        return last.taker if last is not None and last.giver == self._fleet.me else None
+
+    def heirs(self, mine: Mapping[str, Held], needy: Iterable[str], now: float) -> dict[str, str]:
+        """Who should get the `needy` of our shards when we go: of a large fleet, those who watch
+        us, for they see at once that we go."""
+        counts = self._counts(mine, now)
+        del counts[self._fleet.me]
+        if self._fleet.is_large:
+            watchers = self._fleet.watchers(self._fleet.me)
+            counts = {one: counts[one] for one in watchers if one in counts}
+        return assign(counts, needy)
+
+    def _counts(self, mine: Mapping[str, Held], now: float) -> dict[str, int]:
+        """Leases of each that may take shards, those on their way to it included."""
+        held = self._fleet.holdings.counts(mine)
+        takers = [self._fleet.me, *self._fleet.takers(now)]
+        return {worker: held[worker] for worker in takers}
+
+    def _left_to(self, shard_id: str, now: float) -> str | None:
+        """The one to whom the rules leave a free shard; None: whoever has the fewest."""
+        owner = self._fleet.last_owner(shard_id)
+        if owner is not None:
+            if owner not in self._fleet.gone:
+                return owner
+            return self._watcher(shard_id, owner, now) if self._fleet.is_large else None
+        row, since, _ = self._fleet.shards[shard_id]
+        if row.successor is None or now - since >= self._timing.successor_s:
+            return None
+        is_there = row.successor == self._fleet.me or self._fleet.can_take(row.successor, now)
+        return row.successor if is_there else None
+
+    def _watcher(self, shard_id: str, owner: str, now: float) -> str | None:
+        """Which of those who watched `owner` takes this shard of his."""
+        watchers = self._fleet.watchers(owner)
+        if not watchers:
+            return None
+        turn = watchers.index(self._fleet.me) if self._fleet.me in watchers else None
+        left_s = now - self._fleet.gone[owner].at
+        if turn is not None and left_s >= _LEFT_S + turn * _TURN_S:
+            return self._fleet.me
+        return watchers[zlib.crc32(shard_id.encode()) % len(watchers)]
+
+    def _is_overdue(self, shard_id: str, now: float) -> bool:
+        """Left for long, and all workers' rows are new enough to say so."""
+        return self._is_long_left(shard_id, now) and (
+            not self._fleet.is_large or self._fleet.all_read_at >= self._left_at(shard_id)
+        )
+
+    def _is_long_left(self, shard_id: str, now: float) -> bool:
+        return now >= self._left_at(shard_id)
+
+    def _left_at(self, shard_id: str) -> float:
+        """From when on whoever sees it takes a shard that has no live owner."""
+        patience_s = _OVERDUE * self._timing.successor_s
+        owner = self._fleet.last_owner(shard_id)
+        if owner is None:
+            return self._fleet.shards[shard_id].since + patience_s
+        gone = self._fleet.gone.get(owner)
+        if gone is None:
+            return float("inf")
+        return gone.at + patience_s + (0 if gone.is_buried else self._timing.dead_after_s)
