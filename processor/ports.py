@@ -17,10 +17,13 @@ from processor.model import DeadLetter, DerivedEvent, Page, Position, Shard, Ste
 
 
 class Clock(Protocol):
-    """The two clocks. The simulator has one of its own."""
+    """The clocks. The simulator has one of its own."""
 
     def monotonic(self) -> float:
         """Seconds, never back, counting while the machine is suspended."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds of this thread: what its own work costs, whatever else runs beside it."""
 
     def wall_ms(self) -> int:
         """Milliseconds UTC; only ever data, never a reason to decide."""

@@ -15,6 +15,9 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self.now
 
+    def cpu_s(self) -> float:
+        return 0.0
+
     def wall_s(self) -> float:
         return START_S + self.now
 

@@ -46,6 +46,9 @@ class VirtualClock:
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
+    def cpu_s(self) -> float:
+        return 0.0
+
     def wall_ms(self) -> int:
         return START_MS + self._skew_ms + int(self.monotonic() * 1000)
 

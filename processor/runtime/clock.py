@@ -1,4 +1,4 @@
-"""The machine's two clocks; everything that decides takes its `now` from here."""
+"""The machine's clocks; everything that decides takes its `now` from here."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic() if _CLOCK_ID is None else time.clock_gettime(_CLOCK_ID)
+
+    def cpu_s(self) -> float:
+        return time.thread_time()
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000

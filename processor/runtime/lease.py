@@ -16,7 +16,6 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from processor.core.chain_writer import Packed
 from processor.core.rows import Pair, ShardRow, committed, ended, is_ahead, marked, unreferenced
 from processor.core.seeking import inherits
 from processor.core.stream import Part, whole
@@ -25,7 +24,7 @@ from processor.model import Mark, Position, Shard
 from processor.ports import Clock, LeaseTable, Written
 from processor.runtime.lease_observer import LeaseObserver
 from processor.runtime.shards import LISTING_TIMEOUT_S
-from processor.runtime.state_store import StateStore, Stored
+from processor.runtime.state_store import Captured, StateStore, Stored
 
 SHARD_CALL_TIMEOUT_S = 5.0  # nobody but the shard itself waits for its calls
 STATE_BYTES_PER_S = 1_000_000  # a state's call may take as much longer as it has bytes
@@ -140,30 +139,31 @@ class Lease:
             return Restored(pair.position, state, marks, inherited)
         raise StateUnreadable(self.shard.id, reason)
 
-    async def pack(self, message: Iterable[Part]) -> Packed:
+    async def pack(self, message: Iterable[Part]) -> Captured:
         """What of a state is new since the last commit; for the next call of `checkpoint` or `end`.
 
         Not while one is under way. The state must not change until this returns; it gives others
         their turn. Raises Unavailable if the state is too large. Cancelling is safe.
         """
         assert not self._lock.locked(), f"{self!r}: packed on what may not be committed"
-        return await self._keeper.states.pack(self.shard.id, message, self._stored)
+        keeper = self._keeper
+        return await keeper.states.pack(self.shard.id, message, self._stored, keeper.clock.cpu_s)
 
     async def checkpoint(
-        self, position: Position, state: bytes | Packed, *, caught_up_at_ms: int | None = None
+        self, position: Position, state: bytes | Captured, *, caught_up_at_ms: int | None = None
     ) -> None:
-        """Commit position and state together; `bytes` are packed first.
+        """Commit position and state together; `bytes` are captured first.
 
         Waits out outages as long as the lease may still be ours. Raises LeaseLost, and Unavailable
         when a permission or a store is missing. Cancelling leaves open whether it was committed;
         the next call finds out.
         """
-        packed = await self.pack(whole(state)) if isinstance(state, bytes) else state
+        captured = await self.pack(whole(state)) if isinstance(state, bytes) else state
         stored = None
 
         async def change(before: ShardRow, write_id: str) -> ShardRow:
             nonlocal stored
-            stored = await self._store(before, write_id, packed)
+            stored = await self._store(before, write_id, captured)
             pair = Pair(position, before.commit + 1, stored.ref)
             after = committed(before, self._base, pair, write_id)
             return (
@@ -187,19 +187,19 @@ class Lease:
             await self._settle(change, self._keeper.table.write)
 
     async def end(
-        self, position: Position, state: bytes | Packed, children: tuple[Shard, ...]
+        self, position: Position, state: bytes | Captured, children: tuple[Shard, ...]
     ) -> None:
         """Commit the shard's last pair, at END, and create its children, in one transaction.
 
         Then there is nothing more to do: return. Raises and waits like `checkpoint`.
         """
-        packed = await self.pack(whole(state)) if isinstance(state, bytes) else state
+        captured = await self.pack(whole(state)) if isinstance(state, bytes) else state
         async with self._lock:
             find = functools.partial(self._keeper.child_rows, self.row, children)
             rows = await self._retry("find children", find, LISTING_TIMEOUT_S)
 
             async def change(before: ShardRow, write_id: str) -> ShardRow:
-                stored = await self._store(before, write_id, packed)
+                stored = await self._store(before, write_id, captured)
                 pair = Pair(position, before.commit + 1, stored.ref)
                 return ended(before, self._base, pair, write_id)
 
@@ -281,11 +281,11 @@ class Lease:
         get = functools.partial(self._keeper.states.get, self.shard.id, ref)
         return await self._retry("get state", get, _timeout_s(ref.total_bytes))
 
-    async def _store(self, before: ShardRow, write_id: str, packed: Packed) -> Stored:
+    async def _store(self, before: ShardRow, write_id: str, captured: Captured) -> Stored:
         put = functools.partial(
-            self._keeper.states.put, before, before.commit + 1, write_id, packed
+            self._keeper.states.put, before, before.commit + 1, write_id, captured.packed
         )
-        return await self._retry("put state", put, _timeout_s(packed.body.size))
+        return await self._retry("put state", put, _timeout_s(captured.packed.body.size))
 
     def _took_effect(self, before: ShardRow, after: ShardRow) -> None:
         self._base = after.pairs[-1]

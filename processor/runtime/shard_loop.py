@@ -3,7 +3,8 @@
     read      waits for a page; stops waiting when the lease asks the shard to finish
     feed      pure: the page becomes derived events and dead letters
     put       events, then dead letters; only while the lease is valid; waits while a target is down
-    commit    position and state together, when due, and only after what they stand for was put
+    capture   the state at a position, when due, and only after what it stands for was put; its
+              commit, position and state together, is made while the shard goes on
 
 A crash anywhere repeats from the last checkpoint, with the same ids and bytes. A decision that a
 clock forces (an idle shard's watermark) is committed as a mark before it is applied.
@@ -33,6 +34,7 @@ from processor.model import (
     Step,
 )
 from processor.ports import Clock, DeadLetters, ShardReader, Sink, Source, StepObserver
+from processor.runtime.checkpoints import Checkpoints
 from processor.runtime.lease_loop import Lease, Restored
 from processor.runtime.waiting import unless
 
@@ -70,10 +72,6 @@ _WAITS = ("restoring", "publishing", "checkpointing")
 # Slices can't show in results. 1,000 records take some 2 ms, and are the cheapest a record.
 SLICE_MAX = 1_000
 TURN_S = 0.05
-# A snapshot is some ten times as long compressed on the loop as it is made: at 220 times its own
-# time, state costs at most 5 % of a core. Five minutes are a long way to repeat after a crash.
-STRETCH = 220
-CHECKPOINT_S_MAX = 300.0
 
 
 class ShardLoop:
@@ -88,8 +86,8 @@ class ShardLoop:
         self._marks: list[Mark] = []  # committed by an earlier owner, not met again yet
         self._slice = SLICE_MAX
         self._is_dirty = False
-        self._checkpoint_at = 0.0
-        self._snapshot_s = 0.0
+        interval_s = road.plan.pipeline.state.checkpoint_ms / 1_000
+        self._checkpoints = Checkpoints(lease, road.clock, interval_s)
         self._caught_up_at_ms: int | None = None
         self._lag_ms: int | None = None
         self.has_ended = False  # the shard, and its end is committed
@@ -124,13 +122,16 @@ class ShardLoop:
         assert self._position is not None
         reader = self._road.source.open(self._lease.shard.id, self._position)
         try:
-            children = await self._follow(reader)
+            try:
+                children = await self._follow(reader)
+            finally:
+                await reader.close()
+            if children is None:
+                await self._checkpoint()
+            else:
+                await self._end(children)
         finally:
-            await reader.close()
-        if children is None:
-            await self._checkpoint()
-        else:
-            await self._end(children)
+            await self._checkpoints.close()
 
     async def _restore(self) -> None:
         restored = await self._lease.load()
@@ -142,7 +143,6 @@ class ShardLoop:
             self._begin(await self._lease.load(older=True))
         while self._is_at_a_mark():
             await self._work(self._marks.pop(0), self._road.clock.monotonic())
-        self._schedule_checkpoint()
 
     def _is_at_a_mark(self) -> bool:
         """Whether the next thing to do is to apply a mark."""
@@ -232,6 +232,7 @@ class ShardLoop:
             await self._checkpoint()  # before it is due, or the row would be full by then
         mark = Mark(self._position, "idle", watermark_ms)
         self._do("checkpointing")
+        await self._checkpoints.settle()  # or the pair would seem to be past the mark
         await self._lease.mark(mark)
         await self._work(mark, self._road.clock.monotonic())
 
@@ -241,6 +242,7 @@ class ShardLoop:
         self._do("publishing")
         shard_id = self._lease.shard.id
         letters = list(step.dead_letters)
+        await self._lease.fence()  # also of nothing: who may be cut off need not read on
         for name, events in _by_sink(step.events).items():
             await self._lease.fence()
             refusals = await self._road.sinks[name].put(events)
@@ -252,33 +254,32 @@ class ShardLoop:
         self._road.observer.on_step(shard_id, step, accepted_at - taken_at)
 
     async def _checkpoint_if_due(self) -> None:
-        if self._is_dirty and self._road.clock.monotonic() >= self._checkpoint_at:
-            await self._checkpoint()
+        await self._checkpoints.poll()
+        if self._is_dirty and self._checkpoints.is_due:
+            await self._begin_checkpoint()
+
+    async def _begin_checkpoint(self) -> None:
+        assert self._position is not None
+        self._do("checkpointing")
+        parts = self._pipeline.parts()
+        await self._checkpoints.begin(self._position, parts, self._caught_up_at_ms)
+        self._is_dirty = False
 
     async def _checkpoint(self) -> None:
+        """Leave nothing uncommitted."""
+        self._do("checkpointing")
         if self._is_dirty:
-            assert self._position is not None
-            self._do("checkpointing")
-            state = await self._lease.pack(self._pipeline.parts())
-            self._snapshot_s = self._road.clock.monotonic() - self.since
-            await self._lease.checkpoint(
-                self._position, state, caught_up_at_ms=self._caught_up_at_ms
-            )
-            self._is_dirty = False
-        self._schedule_checkpoint()
+            await self._begin_checkpoint()
+        await self._checkpoints.settle()
 
     async def _end(self, children: tuple[Shard, ...]) -> None:
         await self._put(self._pipeline.end(), self._road.clock.monotonic())
         self._do("checkpointing")
+        await self._checkpoints.settle()
         state = await self._lease.pack(self._pipeline.parts())
         await self._lease.end(END, state, children)
         self._position = END
         self.has_ended = True
-
-    def _schedule_checkpoint(self) -> None:
-        interval_s = self._road.plan.pipeline.state.checkpoint_ms / 1_000
-        stretched_s = min(STRETCH * self._snapshot_s, CHECKPOINT_S_MAX)
-        self._checkpoint_at = self._road.clock.monotonic() + max(interval_s, stretched_s)
 
 
 def _by_sink(events: list[DerivedEvent]) -> dict[str, list[DerivedEvent]]:

@@ -47,6 +47,13 @@ class Stored(NamedTuple):
     chain: Chain
 
 
+class Captured(NamedTuple):
+    """What is to be stored of a state, and the CPU seconds that it took to find out."""
+
+    packed: Packed
+    cpu_s: float
+
+
 class StateStore:
     """Puts and gets the states that rows refer to. Errors of the stores below pass through."""
 
@@ -58,24 +65,35 @@ class StateStore:
 
     # ---- putting
 
-    async def pack(self, shard_id: str, message: Iterable[Part], before: Stored | None) -> Packed:
+    async def pack(
+        self,
+        shard_id: str,
+        message: Iterable[Part],
+        before: Stored | None,
+        cpu_s: Callable[[], float],
+    ) -> Captured:
         """What of a message is new since `before`; the message must not change meanwhile.
 
-        Raises Unavailable if it is larger than any reader would believe.
+        `cpu_s`: the thread's CPU seconds. Raises Unavailable if the message is larger than any
+        reader would believe.
         """
         large: Place = "object" if "object" in self._stores else "item"
-        is_base = before is None or before.ref.where != large
-        packing, blocks = Packing(None if is_base or before is None else before.chain), 0
+        chain = before.chain if before is not None and before.ref.where == large else None
+        packing, blocks = Packing(chain), 0
+        began_s, spent_s = cpu_s(), 0.0
         for part in message:
             for _ in packing.add(part):
                 blocks += 1
                 if blocks % TURN_BLOCKS == 0:
+                    spent_s += cpu_s() - began_s
                     await asyncio.sleep(0)
+                    began_s = cpu_s()
         try:
-            return packing.finish()
+            packed = packing.finish()
         except ValueError as error:
             remedy = "lower max_groups, or split the shard"
             raise Unavailable(f"state of {shard_id}", f"storing {error}", remedy) from error
+        return Captured(packed, spent_s + cpu_s() - began_s)
 
     async def put(self, row: ShardRow, commit: int, write_id: str, packed: Packed) -> Stored:
         """Store what commit `commit` of `row` will refer to; before that, nothing refers to it."""

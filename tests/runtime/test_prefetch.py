@@ -73,9 +73,9 @@ async def test_links_that_were_fetched_ahead_serve_a_chain_that_grew_on_them() -
     objects = MemoryObjects()
     store = StateStore(MemoryObjects(), objects)
     column = bytearray(random.Random(1).randbytes(100_000))
-    base = await store.put(ROW, 1, "v", await store.pack("s0", [Part("a", column)], None))
+    base = await store.put(ROW, 1, "v", packed([Part("a", column)]))
     await store.prefetch("s0", [base.ref])
     column[7] ^= 1
-    grown = await store.put(ROW, 2, "w", await store.pack("s0", [Part("a", column)], base))
+    grown = await store.put(ROW, 2, "w", packed([Part("a", column)], base.chain))
     del objects.blobs[base.ref.key]
     assert (await store.get("s0", grown.ref))[0] == column
