@@ -2,7 +2,7 @@
 
 `script` says what happens to the next requests of the chosen operations, one fault a request; then
 all goes well again. Other operations pass. `close_door` refuses connections until `open_door`.
-`passed` keeps the JSON bodies of what reached the service, in order.
+`passed` keeps the JSON bodies of what reached the service, in order; `statuses` what it answered.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class FaultProxy:
         self.url = ""
         self.script = deque(script)
         self.passed: list[Any] = []
+        self.statuses: list[int] = []
         self._upstream, self._operations = upstream, operations
         self._site: web.TCPSite | None = None
         self._runner: web.AppRunner
@@ -111,6 +112,7 @@ class FaultProxy:
             content = await answer.read()
             if operation in self._operations:
                 self.passed.append(json.loads(body))
+                self.statuses.append(answer.status)
             kind = answer.headers.get("Content-Type", "application/x-amz-json-1.1")
             return web.Response(status=answer.status, body=content, headers={"Content-Type": kind})
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from processor.core.commands import Timing
+from processor.local.door import Door
 from processor.local.emulator import Emulator
 from processor.local.kinesis_faults import Fault
-from tests.service import Door, Scene, Worker, World, balanced, eventually, running_world, together
+from tests.service import Scene, Worker, World, balanced, eventually, running_world, together
 
 # Longer than leases live without heartbeats, and than any time-out of a request.
 OUTAGE_S = Timing().dead_after_s + 3

@@ -296,21 +296,46 @@ async def stopped_and_continued(world: World) -> None:
     """A worker that stood still for longer than its leases lived finds that they are not his."""
     scene = await world.scene("zombie", shards=2)
     done = asyncio.Event()
-    loading = asyncio.create_task(scene.load_until(done))
-    zombie, other = [await scene.start_worker() for _ in range(2)]
-    await asyncio.gather(zombie.ready(), other.ready())
-    await balanced([zombie, other], 1, 1)
-    old_id = (await zombie.status())["worker_id"]
-    zombie.signal(signal.SIGSTOP)
-    await balanced([other], 2, within_s=20)
-    zombie.signal(signal.SIGCONT)
-    await balanced([zombie, other], 1, 1)
-    assert (await zombie.status())["worker_id"] != old_id
+    async with fault_proxy(world.aws_url, TABLE_WRITES) as proxy:
+        scene.extra["AWS_ENDPOINT_URL_DYNAMODB"] = proxy.url
+        zombie = await (await scene.start_worker()).ready()
+        del scene.extra["AWS_ENDPOINT_URL_DYNAMODB"]
+        other = await (await scene.start_worker()).ready()
+        loading = asyncio.create_task(scene.load_until(done))
+        await balanced([zombie, other], 1, 1)
+        old_id, its = (await zombie.status())["worker_id"], await zombie.shards()
+        zombie.signal(signal.SIGSTOP)
+        await eventually(lambda: is_owned_without(scene, old_id), 30, lambda: scene.workers)
+        said, epochs = len(proxy.statuses), await scene.epochs()
+        zombie.signal(signal.SIGCONT)
+        await eventually(lambda: zombie.lines("worker_buried_self"), what=lambda: zombie)
+        await eventually(lambda: joined(zombie, but=old_id), what=lambda: zombie)
+        answers = list(zip(proxy.passed[said:], proxy.statuses[said:], strict=True))
+        writes = [status for body, status in answers if old_id in orjson.dumps(body).decode()]
+        assert set(writes) == {400}, "whatever it writes under its old name is refused"
+        await balanced([zombie, other], 1, 1)
     assert zombie.lines("worker_buried_self")[0]["worker_id"] == old_id
+    status = await zombie.status()
+    assert status["worker_id"] != old_id
+    for shard_id, view in status["shards"].items():
+        assert view["epoch"] > epochs[shard_id], "a lease of its own, not the one that it had"
+    assert all(epochs[shard_id] > 1 for shard_id in its)
     assert (await zombie.get("/healthz")) == (200, "ok\n")
     done.set()
     await loading
     await scene.finish()
+
+
+TABLE_WRITES = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
+
+
+async def is_owned_without(scene: Scene, worker_id: str) -> bool:
+    rows, _ = await scene.rows()
+    return not {None, worker_id} & {row.owner for row in rows.values()}
+
+
+async def joined(worker: Worker, *, but: str) -> bool:
+    return (await worker.status())["worker_id"] not in ("", but)
 
 
 async def killed_before_a_checkpoint(world: World) -> None:
@@ -363,7 +388,7 @@ async def fed_with_bad_records(world: World) -> None:
 
 
 def bad_records(scene: Scene) -> list[tuple[bytes, str]]:
-    good = {"type": "tick", "key": "k", "at": scene.now_ms, "value": 1}
+    good = {"type": "tick", "key": "k", "at": scene.ticks.now_ms, "value": 1}
     ahead_ms = int(time.time() * 1000) + 2 * 3_600_000
 
     def but(**other: Any) -> bytes:
@@ -388,7 +413,7 @@ def bad_records(scene: Scene) -> list[tuple[bytes, str]]:
         (but(at=-1), "out_of_range"),
         (raw.replace(b":1}", b":1e999}"), "out_of_range"),
         (raw.replace(b":1}", b":%d}" % 10**400), "out_of_range"),
-        (raw.replace(str(scene.now_ms).encode(), b"9" * 30), "out_of_range"),
+        (raw.replace(str(scene.ticks.now_ms).encode(), b"9" * 30), "out_of_range"),
         (b"{" + b"x" * 2**20, "malformed"),
         (b'{"type":"' + b"x" * (10 * 2**20 - 100), "malformed"),
     ]

@@ -1,27 +1,10 @@
-"""The real service in tests: `processor run` processes, and what they run against on loopback.
-
-    async with running_world(ministack_url, tmp_path) as world:
-        scene = await world.scene("outage", shards=2)     a stream, a table, a bus, queues
-        worker = await scene.start_worker()
-        scene.put(100)
-        await scene.finish()                              every window arrived, and exactly
-
-A record is a tick: (key, time, value). Its times lie a day back, one tick a tenth of a second, so
-`finish` can close every window with one late-timed record a shard. No event ids are configured: a
-record that was fed twice would show in the figures.
-"""
+"""One application of the service and what it runs against: stream, table, bus, queues, workers."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import inspect
-import os
-import signal
 import sys
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,18 +21,15 @@ from processor.local.collector import Collector
 from processor.local.door import Door
 from processor.local.kinesis_limits import Limits
 from processor.local.kinesis_server import KinesisServer
-from processor.local.kinesis_shards import HASH_KEY_MAX, shard_name
+from processor.local.kinesis_shards import shard_name
 from processor.stores.dynamodb import DynamoTable, create_table
+from tests.service.ticks import KEYS, Arrivals, Ticks, Windows, windows_of
+from tests.service.waiting import eventually
+from tests.service.worker import Worker
 from tests.support import aws_client
 
 SECRET = "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLEKEY"  # must be in no output
 SERVICES = ("DYNAMODB", "EVENTBRIDGE", "SQS", "KINESIS")
-POLL_S = 0.05
-START_S = 30.0  # 1 s on an idle core
-STOP_S = 30.0  # what the service promises
-KEYS = [f"key-{n}" for n in range(16)]
-TICK_MS, WINDOW_MS = 100, 5_000
-DAY_MS = 86_400_000
 
 PIPELINE = """\
 app: {name}
@@ -67,105 +47,6 @@ state: {{table: {name}, objects: {folder}/state, checkpoint: 1s}}
 dead_letters: {{sqs: {name}-dead}}
 http: {{host: 127.0.0.1, port: 0}}
 """
-
-
-async def eventually(
-    holds: Callable[[], Any], within_s: float = 30.0, what: Callable[[], object] = lambda: ""
-) -> Any:
-    """The first true value of `holds`, asked again and again; `what` explains its absence."""
-    deadline = time.monotonic() + within_s
-    while True:
-        value = holds()
-        if inspect.isawaitable(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what()}"
-        await asyncio.sleep(POLL_S)
-
-
-async def together(*scenarios: Coroutine[Any, Any, object]) -> None:
-    """Scenarios side by side: most of their time is waiting. All are told of that failed."""
-    outcomes = await asyncio.gather(*scenarios, return_exceptions=True)
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ExceptionGroup("scenarios", failures)
-
-
-# ---- a worker -------------------------------------------------------------------------------
-
-
-class Worker:
-    """One `processor run`; everything it says goes to its log."""
-
-    def __init__(self, child: processes.Child, http: aiohttp.ClientSession) -> None:
-        self.child = child
-        self._http = http
-        self.url = ""
-
-    def __repr__(self) -> str:
-        return f"{self.child!r}\n{self.child.tail(20)}"
-
-    def output(self) -> str:
-        return self.child.log.read_text(errors="replace")
-
-    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """Its log lines; a line that is no JSON is an error, unless it is the process's last."""
-        texts = self.output().splitlines()
-        if not self.child.is_running and texts and not texts[-1].startswith("{"):
-            texts.pop()  # what the command line says at its end, for a person
-        found = [orjson.loads(text) for text in texts if text.endswith("}")]
-        return [line for line in found if event in (None, line["event"])]
-
-    async def serving(self) -> Worker:
-        """Once its endpoints answer."""
-        line = await eventually(lambda: self._ended() or self.lines("serving"), START_S, self._said)
-        assert line is not True, self
-        self.url = line[0]["message"]
-        return self
-
-    async def ready(self) -> Worker:
-        await self.serving()
-        await eventually(self._is_ready, START_S, self._said)
-        return self
-
-    async def get(self, path: str) -> tuple[int, str]:
-        async with self._http.get(f"{self.url}{path}") as answer:
-            return answer.status, await answer.text()
-
-    async def status(self) -> dict[str, Any]:
-        code, text = await self.get("/status")
-        assert code == 200, text
-        status: dict[str, Any] = orjson.loads(text)
-        return status
-
-    async def shards(self) -> set[str]:
-        """What it works on."""
-        return set((await self.status())["shards"])
-
-    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit code; an AssertionError if it takes longer than it promises."""
-        self.signal(number)
-        try:
-            async with asyncio.timeout(STOP_S):
-                return await self.child.wait()
-        except TimeoutError:
-            raise AssertionError(f"still there {STOP_S:g} s after {number.name}: {self}") from None
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.child.pid, number)
-
-    def _ended(self) -> bool:
-        return not self.child.is_running
-
-    def _said(self) -> object:
-        return self
-
-    async def _is_ready(self) -> bool:
-        assert self.child.is_running, self
-        return (await self.get("/readyz"))[0] == 200
 
 
 # ---- what a worker runs against ---------------------------------------------------------------
@@ -203,14 +84,12 @@ class Scene:
     folder: Path
     shards: int
     calls: Calls
-    sent: list[tuple[str, int, int]] = field(default_factory=list)  # key, time, value
+    ticks: Ticks = field(default_factory=Ticks)
+    arrivals: Arrivals = field(default_factory=Arrivals)
     workers: list[Worker] = field(default_factory=list)
     doors: dict[str, Door] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)  # of the workers' environment
-    now_ms: int = int(time.time() * 1000) // DAY_MS * DAY_MS - DAY_MS  # of the next tick
     records: int = 0  # all that were put, flushes and bad ones included
-    arrived: dict[str, dict[str, Any]] = field(default_factory=dict)  # details of events, by id
-    read: int = 0  # of the bodies that arrived
     events: Collector | None = None
     letters: Collector | None = None
 
@@ -311,15 +190,8 @@ class Scene:
     # ---- its traffic
 
     def put(self, ticks: int, keys: Sequence[str] = KEYS) -> None:
-        """So many more ticks, over all keys, their times going on where the last ones ended."""
-        first = len(self.sent)
-        fresh = [
-            (keys[i % len(keys)], self.now_ms + (i - first) * TICK_MS, i)
-            for i in range(first, first + ticks)
-        ]
-        self.now_ms += ticks * TICK_MS
-        self.sent += fresh
-        self.load((key, tick(key, at_ms, value)) for key, at_ms, value in fresh)
+        """So many more ticks, over all keys."""
+        self.load(self.ticks.more(ticks, keys))
 
     def load(self, pairs: Any) -> None:
         """Any (partition key, payload)."""
@@ -327,18 +199,8 @@ class Scene:
         self.records += self.world.kinesis.load(self.name, pairs)
 
     def flush(self) -> None:
-        """One record a shard that no rule wants, an hour later: every window closes."""
-        self.now_ms += 3_600_000
-        at_ms = self.now_ms
-        wanted = {shard_of(KEYS[0], 1)} if self.shards == 1 else set(range(self.shards))
-        for n in range(10_000):
-            key = f"flush-{n}"
-            if (shard := shard_of(key, self.shards)) in wanted:
-                wanted.remove(shard)
-                self.load([(key, orjson.dumps({"type": "flush", "key": key, "at": at_ms}))])
-            if not wanted:
-                return
-        raise AssertionError("no key for some shard")
+        """Let every window close."""
+        self.load(self.ticks.flush(self.shards))
 
     async def load_until(self, done: asyncio.Event, ticks_per_s: int = 100) -> None:
         """A steady load, as long as it takes."""
@@ -352,34 +214,17 @@ class Scene:
 
     # ---- what came of it
 
-    def expected(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """(key, window's start) → (count, sum)."""
-        counts: Counter[tuple[str, int]] = Counter()
-        sums: Counter[tuple[str, int]] = Counter()
-        for key, at_ms, value in self.sent:
-            window = (key, at_ms // WINDOW_MS * WINDOW_MS)
-            counts[window] += 1
-            sums[window] += value
-        return {window: (n, sums[window]) for window, n in counts.items()}
+    def expected(self) -> Windows:
+        return self.ticks.expected()
 
     def by_id(self) -> dict[str, dict[str, Any]]:
         """What arrived; an AssertionError if one id ever came with another content."""
         assert self.events is not None
-        fresh, self.read = self.events.bodies[self.read :], len(self.events.bodies)
-        for body in fresh:
-            detail = orjson.loads(body)["detail"]
-            known = self.arrived.setdefault(detail["id"], detail)
-            assert known == detail, f"{known} and {detail}"
-        return self.arrived
+        return self.arrivals.take(self.events.bodies)
 
-    def results(self) -> dict[tuple[str, int], tuple[int, int]]:
+    def results(self) -> Windows:
         """Like `expected`; an AssertionError if two ids speak of one window."""
-        found: dict[tuple[str, int], tuple[int, int]] = {}
-        for detail in self.by_id().values():
-            window = (detail["key"]["key"], detail["window"]["start"])
-            assert window not in found, f"{window} came under two ids"
-            found[window] = (detail["values"]["n"], detail["values"]["total"])
-        return found
+        return windows_of(self.by_id().values())
 
     def dead(self) -> list[dict[str, Any]]:
         """Dead letters, in order of arrival, repeats too."""
@@ -425,16 +270,6 @@ class Scene:
         return {shard_id: row.epoch for shard_id, row in (await self.rows())[0].items()}
 
 
-def tick(key: str, at_ms: int, value: int) -> bytes:
-    return orjson.dumps({"type": "tick", "key": key, "at": at_ms, "value": value, "trip": key})
-
-
-def shard_of(key: str, shards: int) -> int:
-    """The shard of an evenly cut stream that a partition key leads to."""
-    hashed = int.from_bytes(hashlib.md5(key.encode()).digest(), "big")
-    return min(shards - 1, hashed // ((HASH_KEY_MAX + 1) // shards))
-
-
 @asynccontextmanager
 async def running_world(
     aws_url: str, folder: Path, limits: Limits | None = None
@@ -447,14 +282,3 @@ async def running_world(
         http = await stack.enter_async_context(session)
         dynamodb = await stack.enter_async_context(aws_client("dynamodb", aws_url))
         yield World(aws_url, dynamodb, kinesis, http, folder, stack)
-
-
-async def balanced(workers: Sequence[Worker], *counts: int, within_s: float = 30.0) -> None:
-    """Until the workers, whichever, hold so many shards, each shard one worker's."""
-
-    async def is_so() -> bool:
-        held = [await worker.shards() for worker in workers]
-        is_fair = sorted(map(len, held)) == sorted(counts)
-        return is_fair and sum(counts) == len(set().union(*held))
-
-    await eventually(is_so, within_s, lambda: workers)
