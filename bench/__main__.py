@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import end_to_end, hot_path
+from bench import chaos, end_to_end, hot_path
 from bench.harness import Options, Report, to_json, to_text
 from bench.results import ResultsDiffer
+from processor.errors import ProcessorError
 
 BENCHMARKS: Mapping[str, Callable[[Options], Report]] = {
     hot_path.NAME: hot_path.run,
@@ -19,6 +20,8 @@ BENCHMARKS: Mapping[str, Callable[[Options], Report]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if options.name == chaos.NAME:
+        return _chaos(options)
     settings = Options(is_quick=options.quick, seed=options.seed)
     try:
         report = BENCHMARKS[options.name](settings)
@@ -31,11 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _chaos(options: argparse.Namespace) -> int:
+    try:
+        result = chaos.run(options.seed, is_short=options.short)
+    except ProcessorError as error:
+        print(f"{chaos.NAME}: {error}", file=sys.stderr)
+        return 1
+    print(chaos.to_text(result))
+    if options.json:
+        options.json.write_bytes(chaos.to_json(result))
+    return 1 if result.failures else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("name", choices=BENCHMARKS, help="which benchmark")
+    parser.add_argument("name", choices=[*BENCHMARKS, chaos.NAME], help="which benchmark")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--quick", action="store_true", help="smallest size: does it work?")
+    parser.add_argument("--short", action="store_true", help="of chaos: 3 minutes, not 10")
     parser.add_argument("--seed", type=int, default=1, help="of the events (default 1)")
     return parser
 

@@ -118,7 +118,7 @@ def to_json(report: Report, options: Options) -> bytes:
 
 
 def to_text(report: Report) -> str:
-    parts = [_as_text(table) for table in report.tables]
+    parts = [as_text(table) for table in report.tables]
     return "\n\n".join([*parts, f"{report.benchmark}: ratio {report.ratio}"])
 
 
@@ -140,7 +140,8 @@ def _in_json(measure: Measure) -> dict[str, Any]:
     }
 
 
-def _as_text(table: Table) -> str:
+def as_text(table: Table) -> str:
+    """Its columns aligned."""
     lines = [table.header, *table.rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [

@@ -310,25 +310,30 @@ def judge(run: Run) -> Outcome:
         "reshards": run.reshards,
         "deploys": run.deploys,
     }
+    counted = _counted(details, run.end_ms)
+    dropped = sum(report[name] for name in ("dead_letters", "duplicates_dropped", "late_dropped"))
+    report["records_lost"] = max(0, report["records_sent"] - counted - dropped)
     notes = [*wrong[:NOTES_MAX], *missing[:NOTES_MAX]]
     if run.dense:
         notes += [f"not found: {one}" for one in planted if one not in found]
         notes += [f"false alarm: {alarm}" for alarm in false]
     else:
         notes.append("detection is not judged: there is too little traffic to tell by")
-    return Outcome(report, _failures(run, report, details), notes)
+    return Outcome(report, _failures(run, report, counted), notes)
 
 
-def _failures(
-    run: Run, report: Mapping[str, Any], details: Iterable[Mapping[str, Any]]
-) -> list[str]:
-    counted = sum(
+def _counted(details: Iterable[Mapping[str, Any]], end_ms: int) -> int:
+    """Records that windows count; those of rules that count each record once."""
+    return sum(
         detail["count"]
         for detail in details
         if detail["kind"] == "window"
         and detail["rule"] in ONCE
-        and detail["window"]["end"] <= run.end_ms
+        and detail["window"]["end"] <= end_ms
     )
+
+
+def _failures(run: Run, report: Mapping[str, Any], counted: int) -> list[str]:
     fates = report["broken_sent"] + report["duplicates_sent"] + report["late_sent"]
     pairs = [
         ("every record is processed once", "records_processed", report["records_sent"]),

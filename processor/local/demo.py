@@ -156,7 +156,9 @@ class _Demo:
             for _ in range(WORKERS):
                 await self._fleet.start()
             await phases.perform(
-                WORKERS, options.wanted, lambda runs: interrupts.allow(phases.producer.stop, runs)
+                WORKERS,
+                lambda changes: changes.perform(options.wanted, options.duration_s),
+                lambda runs: interrupts.allow(phases.producer.stop, runs),
             )
             run = phases.run()
             view.say("stopping the workers")

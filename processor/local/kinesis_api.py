@@ -39,6 +39,13 @@ def answer_to(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> 
         return found(model, body, now_ms)
 
 
+def page_of(model: KinesisModel, body: bytes, now_ms: int) -> Page:
+    """Carry out a GetRecords as answer_to does; `page_json` is its answer's body."""
+    with _in_the_services_words():
+        request = _get_records_requests.decode(body)
+    return model.get_records(request.shard_iterator, now_ms, request.limit)
+
+
 def answer_in_part(model: KinesisModel, operation: str, body: bytes, now_ms: int) -> bytes:
     """As answer_to, but PutRecords refuses the second half of its records as throttled."""
     if operation != "PutRecords":
@@ -312,8 +319,7 @@ def _get_shard_iterator(model: KinesisModel, request: req.GetShardIterator, now_
 
 
 def _get_records(model: KinesisModel, body: bytes, now_ms: int) -> bytes:
-    request = _get_records_requests.decode(body)
-    return page_json(model.get_records(request.shard_iterator, now_ms, request.limit))
+    return page_json(page_of(model, body, now_ms))
 
 
 _put_records_requests = msgspec.json.Decoder(req.PutRecords)

@@ -66,6 +66,8 @@ class Page:
     next_iterator: str | None
     behind_ms: int
     children: list[Shard]
+    shard: Shard
+    next_index: int  # of the record that follows in the shard
 
 
 class KinesisModel:
@@ -240,10 +242,11 @@ class KinesisModel:
         if found.next_index < shard.next_index:
             # 0 would say that nothing is left, so a record of this millisecond counts as 1.
             behind_ms = max(1, now_ms - shard.arrived_at_ms(found.next_index))
-            return Page(found.fragments, seal(following), behind_ms, [])
+            return Page(found.fragments, seal(following), behind_ms, [], shard, found.next_index)
         if shard.is_open:
-            return Page(found.fragments, seal(following), 0, [])
-        return Page(found.fragments, None, 0, stream.children_of(shard.shard_id))
+            return Page(found.fragments, seal(following), 0, [], shard, found.next_index)
+        children = stream.children_of(shard.shard_id)
+        return Page(found.fragments, None, 0, children, shard, found.next_index)
 
     def _page_records(self, limit: int | None) -> int:
         most = self.limits.page_records_max

@@ -6,7 +6,8 @@
 or `python -m processor.local.kinesis_server --port 0`, which prints its URL when it is ready and
 ends with 0 on SIGTERM. Signatures are not verified: keep it on loopback, which is the default.
 Beside the service's own operations, `/_local/faults` takes a JSON list of faults (POST), shows
-those still pending (GET) and forgets them (DELETE); see kinesis_faults.
+those still pending (GET) and forgets them (DELETE); see kinesis_faults. `--journal FILE` notes each
+page that a worker got, but for answers with a fault; see journal.
 """
 
 import argparse
@@ -17,16 +18,19 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from email.utils import formatdate
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import uvloop
 from aiohttp import web
 
-from processor.local.kinesis_api import answer_in_part, answer_to, shard_of
+from processor.local.journal import Journal
+from processor.local.kinesis_api import answer_in_part, answer_to, page_json, page_of, shard_of
 from processor.local.kinesis_errors import ServiceError
 from processor.local.kinesis_faults import Fault, Faults
 from processor.local.kinesis_limits import MEBIBYTE, Limits
@@ -52,12 +56,14 @@ class KinesisServer:
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Callable[[], float] = time.time,
+        journal: Journal | None = None,
     ) -> None:
         self.model = KinesisModel(limits)
         self.faults = Faults()
         self._host = host
         self._port = port
         self._clock = clock
+        self._journal = journal
         self._runner: web.ServerRunner | None = None
         self._requests = count(1)
 
@@ -112,12 +118,19 @@ class KinesisServer:
             shard = shard_of(self.model, operation, body, self.now_ms()) if self.faults else None
             fault = self.faults.take(operation, shard)
             if fault is None:
-                return self._response(answer_to(self.model, operation, body, self.now_ms()))
+                return self._response(self._answer(request, operation, body))
             return await self._answer_with_fault(fault, request, operation, body)
         except ServiceError as error:
             return self._refusal(error)
         except web.HTTPRequestEntityTooLarge:
             return self._refusal(ServiceError("RequestEntityTooLargeException", "Too long.", 413))
+
+    def _answer(self, request: web.BaseRequest, operation: str, body: bytes) -> bytes:
+        if self._journal is None or operation != "GetRecords":
+            return answer_to(self.model, operation, body, self.now_ms())
+        page = page_of(self.model, body, self.now_ms())
+        self._journal.note(request.headers.get("Authorization", ""), page)
+        return page_json(page)
 
     async def _answer_with_fault(
         self, fault: Fault, request: web.BaseRequest, operation: str, body: bytes
@@ -242,10 +255,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--stream", type=_stream_argument, action="append", default=[], metavar="NAME:SHARDS"
     )
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="note there who read what")
     options = parser.parse_args(arguments)
     limits = Limits.without_rates() if options.no_rates else Limits()
-    server = KinesisServer(limits, host=options.host, port=options.port)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with ExitStack() as stack:
+        journal = None
+        if options.journal is not None:
+            journal = Journal(stack.enter_context(options.journal.open("a", buffering=1)))
+        server = KinesisServer(limits, host=options.host, port=options.port, journal=journal)
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         runner.run(serve(server, options.stream))
 
 

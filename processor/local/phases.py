@@ -14,7 +14,7 @@ import orjson
 
 from processor.errors import ProcessorError
 from processor.local import check
-from processor.local.changes import Changes, Wanted
+from processor.local.changes import Changes
 from processor.local.check import HOUR_MS
 from processor.local.collector import Collector
 from processor.local.producer import Producer
@@ -28,7 +28,7 @@ READY_S, BALANCED_S = 60.0, 20.0  # all shards owned, and by both workers; takes
 STALL_S = 60.0  # a killed worker's shards are taken over within 15 s
 QUIET_S, GIVE_UP_S = 2.0, 20.0  # the bus delivers within milliseconds
 LOOK_S = 0.25
-DENSE_FROM_S = 45.0  # below that there are too few orders a window (3.6) for detectors to judge
+DENSE_FROM = 90_000  # records; fewer are too few orders a window (3.6) for detectors to judge
 
 
 class NotReady(ProcessorError):
@@ -49,8 +49,16 @@ class Phases:
         self.changes = Changes(self.producer, fleet, view)
         self._faults: list[str] = []  # what the phases themselves found wrong
 
-    async def perform(self, workers: int, wanted: Wanted, on_traffic: _OnTraffic) -> None:
-        """All phases; `on_traffic` is told when stopping the traffic makes sense, and when not."""
+    async def perform(
+        self,
+        workers: int,
+        script: Callable[[Changes], Coroutine[Any, Any, None]],
+        on_traffic: Callable[[bool], None],
+    ) -> None:
+        """All phases, the script beside the traffic, which ends no sooner.
+
+        `on_traffic` is told when stopping the traffic makes sense, and when not.
+        """
         asides: list[Coroutine[Any, Any, None]] = [
             self._fleet.watch(),
             self._events.run(EVENT_RECEIVERS),
@@ -62,7 +70,7 @@ class Phases:
                 tasks = [group.create_task(aside) for aside in asides]
                 await self._get_ready(workers)
                 on_traffic(True)
-                await self._send(wanted)
+                await self._send(script)
                 on_traffic(False)
                 await self._drain()
                 for task in tasks:
@@ -105,7 +113,7 @@ class Phases:
             killed=self.changes.kills > 0,
             reshards=self.changes.reshards,
             deploys=self.changes.deploys,
-            dense=self.plan.duration_s >= DENSE_FROM_S,
+            dense=self.plan.total >= DENSE_FROM,
         )
 
     # ---- phases -----------------------------------------------------------------------------
@@ -122,10 +130,11 @@ class Phases:
             await asyncio.sleep(LOOK_S)
         raise NotReady(f"after {READY_S:.0f} s the workers own {len(self._fleet.shards())} shards")
 
-    async def _send(self, wanted: Wanted) -> None:
+    async def _send(self, script: Callable[[Changes], Coroutine[Any, Any, None]]) -> None:
+        await self.producer.open()
         self._begun_at = self._now()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.changes.perform(wanted, self.plan.duration_s))
+            group.create_task(script(self.changes))
             await self.producer.run()
             self._is_complete = len(self.producer.sent) == self.plan.total
         what = "all" if self._is_complete else "part"
@@ -220,9 +229,6 @@ class Phases:
             ],
             alarms=self._alarms.sentences(),
         )
-
-
-_OnTraffic = Callable[[bool], None]
 
 
 class _Alarms:

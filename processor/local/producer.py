@@ -66,7 +66,7 @@ class Producer:
         self.last_due_ms: dict[str, int] = {}  # by store
         self.last_numbers: dict[str, str] = {}  # by shard id, ended ones included
         self.throttled = self.flushes = 0
-        self.lanes: list[Lane] = []  # the open shards, by hash key, once it runs
+        self.lanes: list[Lane] = []  # the open shards, by hash key
         self._stream, self._calls = stream, calls
         self._stopping = asyncio.Event()
         self._begun_at = 0.0
@@ -87,11 +87,14 @@ class Producer:
     def is_stopped(self) -> bool:
         return self._stopping.is_set()
 
+    async def open(self) -> None:
+        """Find the stream's shards, and lay out what each is to get."""
+        await self._regroup([], [record for shard in self.plan.shards for record in shard])
+
     async def run(self) -> None:
         """Send the whole plan, or until stopped. Cancelling it loses count of what was sent."""
+        assert self.lanes, "open() comes first"
         self._begun_at = asyncio.get_running_loop().time()
-        ready = [record for shard in self.plan.shards for record in shard]
-        await self._regroup([], ready)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 for lane in self.lanes:

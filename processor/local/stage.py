@@ -26,8 +26,10 @@ CONNECTIONS_MAX = 64
 class Stage:
     """Everything that is not the service itself; stopping it leaves nothing behind."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps_journal: bool = False) -> None:
         self.folder = folder
+        self.journal = folder / "reads.jsonl"  # there only if it is kept
+        self._keeps_journal = keeps_journal
         self.queue_urls: dict[str, str] = {}
         self._emulator = Emulator(folder, ["dynamodb", "events", "sqs"])
         self._kinesis: processes.Child | None = None
@@ -85,7 +87,10 @@ class Stage:
         module = "processor.local.kinesis_server"
         self._kinesis = await processes.start(
             "kinesis",
-            [sys.executable, "-m", module, "--port", "0", "--stream", f"{STREAM}:{SHARDS}"],
+            [
+                *(sys.executable, "-m", module, "--port", "0", "--stream", f"{STREAM}:{SHARDS}"),
+                *(("--journal", str(self.journal)) if self._keeps_journal else ()),
+            ],
             environment=processes.plain_environment(),
             log=self.folder / "kinesis.log",
             piped=True,

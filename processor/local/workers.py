@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class Worker:
 
     child: processes.Child
     url: str
-    is_ended: bool = False  # by us
+    ended_at_s: float | None = None  # monotonic seconds, when we killed it or told it to stop
     status: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -91,18 +92,18 @@ class Fleet:
             while True:
                 await asyncio.gather(*(_poll(session, worker) for worker in self.living))
                 for worker in self.workers:
-                    if not (worker.child.is_running or worker.is_ended):
+                    if not (worker.child.is_running or worker.ended_at_s):
                         raise WorkerDied(worker.child)
                 await asyncio.sleep(POLL_S)
 
     async def kill(self, worker: Worker) -> None:
         """SIGKILL, as a crash would end it."""
-        worker.is_ended = True
+        worker.ended_at_s = time.monotonic()
         await worker.child.kill()
 
     async def retire(self, worker: Worker) -> list[str]:
         """SIGTERM, as a deploy would end it; what was wrong with how it ended."""
-        worker.is_ended = True
+        worker.ended_at_s = time.monotonic()
         code = await worker.child.stop(STOP_S)
         return [] if code == 0 else [f"{worker.child.name} ended with {code} on SIGTERM, not 0"]
 

@@ -129,6 +129,7 @@ def test_a_perfect_run_passes_and_reports_every_figure_in_order() -> None:
         ("p99_ms", 2.0),
         ("reshards", 0),
         ("deploys", 0),
+        ("records_lost", 0),
     ]
 
 

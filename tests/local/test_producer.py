@@ -44,6 +44,7 @@ async def test_every_shard_gets_its_records_in_the_plan_s_order() -> None:
     plan = plan_traffic(1, END_MS, duration_s=0.5)
     async with kinesis() as calls:
         producer = Producer(plan, "shop", calls)
+        await producer.open()
         await producer.run()
         for shard in range(SHARDS):
             assert await contents(calls, shard) == [one.payload for one in plan.shards[shard]]
@@ -55,6 +56,7 @@ async def test_throttled_records_are_put_again_before_later_ones() -> None:
     plan = plan_traffic(1, END_MS, duration_s=0.5)
     async with kinesis(Limits(write_records_per_s=100)) as calls:
         producer = Producer(plan, "shop", calls)
+        await producer.open()
         await producer.run()
         assert producer.throttled > 0
         for shard in range(SHARDS):
@@ -65,6 +67,7 @@ async def test_a_stopped_producer_knows_what_it_sent_and_can_still_flush() -> No
     plan = plan_traffic(1, END_MS, duration_s=0.5)
     async with kinesis() as calls:
         producer = Producer(plan, "shop", calls)
+        await producer.open()
         producer.stop()
         await producer.run()
         assert producer.sent == []
@@ -80,8 +83,10 @@ async def test_a_put_that_fails_ends_the_run() -> None:
     async with KinesisServer() as server, aiohttp.ClientSession() as session:
         server.create_stream("shop", SHARDS)
         server.faults.add(Fault("internal", "PutRecords"))
+        producer = Producer(plan, "shop", Calls(session, server.url))
+        await producer.open()
         with pytest.raises(ExceptionGroup) as caught:
-            await Producer(plan, "shop", Calls(session, server.url)).run()
+            await producer.run()
     assert caught.group_contains(Outage, match="InternalFailure")
 
 
@@ -95,6 +100,7 @@ async def test_through_splits_and_merges_each_shard_stays_in_order_of_due_times(
     due = {one.payload: one.due_ms for one in reversed(originals)}
     async with kinesis() as calls:
         producer = Producer(plan, "shop", calls)
+        await producer.open()
         running = asyncio.create_task(producer.run())
         await until_sent(producer, 100)
         _, second, third, _ = producer.lanes
@@ -122,6 +128,7 @@ async def test_a_store_s_records_stay_in_the_plan_s_order_from_parent_to_child()
     plan = plan_traffic(1, END_MS, duration_s=0.5)
     async with kinesis() as calls:
         producer = Producer(plan, "shop", calls)
+        await producer.open()
         running = asyncio.create_task(producer.run())
         await until_sent(producer, 100)
         children = await producer.split(producer.lanes[0])
