@@ -7,6 +7,7 @@ old as `all_s`; what they say of who is there and who holds what is good enough 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import inf
 from typing import NamedTuple
@@ -56,6 +57,7 @@ class Fleet:
         self.shards: dict[str, Seen] = {}
         self.rows: dict[str, ShardRow] = {}  # those of `shards`, for functions of rows
         self.gone: dict[str, Gone] = {}
+        self._owned: Counter[str] = Counter()  # how many shard rows name each worker as their owner
         self.holdings = Holdings(me)
         self._timing = timing
         self._liveness = Liveness(timing.dead_after_s, timing.gap_max_s)
@@ -114,7 +116,7 @@ class Fleet:
 
     def _note_missing_owners(self, now: float) -> None:
         """Whoever owns a shard and has no row is gone; whoever owns none can be forgotten."""
-        owners = {row.owner for row in self.rows.values() if row.owner}
+        owners = self._owned.keys()
         for worker_id in owners - self.workers.keys() - self.gone.keys():
             self._leave(worker_id, (), Gone(now, False))
         for worker_id in self.gone.keys() - self.workers.keys() - owners:
@@ -134,20 +136,30 @@ class Fleet:
         """One row; an answer that was overtaken by a newer one changes nothing."""
         known = self.shards.get(row.id)
         if known is None or _age(row) > _age(known.row):
-            since = known.since if known and _owned(known.row) == _owned(row) else now
+            since = known.since if known and _ownership(known.row) == _ownership(row) else now
             self.shards[row.id] = Seen(row, since, now)
-            self.rows[row.id] = row
-            self.version += 1
+            self._set_row(row.id, row)
             if row.id in self._left and self._left[row.id].epoch <= row.epoch:
                 del self._left[row.id]
         else:
             self.shards[row.id] = known._replace(read_at=now)
 
     def on_shard_gone(self, shard_id: str) -> None:
-        self.version += 1
         self.shards.pop(shard_id, None)
-        self.rows.pop(shard_id, None)
+        self._set_row(shard_id, None)
         self._left.pop(shard_id, None)
+
+    def _set_row(self, shard_id: str, row: ShardRow | None) -> None:
+        self.version += 1
+        known = self.rows.pop(shard_id, None)
+        if known is not None and known.owner is not None:
+            self._owned[known.owner] -= 1
+            if not self._owned[known.owner]:
+                del self._owned[known.owner]
+        if row is not None:
+            self.rows[shard_id] = row
+            if row.owner is not None:
+                self._owned[row.owner] += 1
 
     def restart_counts(self) -> None:
         self._liveness.restart()
@@ -189,8 +201,7 @@ class Fleet:
             for one, how in self.gone.items()
             if one in self.workers and how.at <= shards_read_at
         ]
-        owners = {row.owner for row in self.rows.values()} if buried else set()
-        return [one for one in buried if one not in owners]
+        return [one for one in buried if one not in self._owned]
 
     def live(self) -> list[str]:
         return [row.id for row in self.workers.values() if not row.buried]
@@ -256,7 +267,7 @@ class Fleet:
         return self.rows[shard_id].epoch if shard_id in self.rows else 0
 
 
-def _owned(row: ShardRow) -> tuple[int, bool]:
+def _ownership(row: ShardRow) -> tuple[int, bool]:
     return row.epoch, row.owner is None
 
 

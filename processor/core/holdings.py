@@ -28,6 +28,7 @@ class Holdings:
         self._rows: dict[str, WorkerRow] = {}
         self._holders: dict[str, Holder] = {}
         self._counts: Counter[str] = Counter()
+        self._loads: Counter[str] = Counter()  # points
 
     def set(self, row: WorkerRow) -> None:
         """What this worker's row says now."""
@@ -73,10 +74,27 @@ class Holdings:
             counts[lease.to or self._me] += 1
         return counts
 
+    def loads(self, mine: Mapping[str, Held]) -> Counter[str]:
+        """Points of each worker, likewise."""
+        loads = self._loads.copy()
+        for key, lease in mine.items():
+            if key in self._holders:
+                loads[_goes_to(self._holders[key])] -= self._holders[key].lease.rate
+            loads[lease.to or self._me] += lease.rate
+        return loads
+
+    def lightest(self, worker_id: str) -> int | None:
+        """The lowest rate among the leases that a worker could give away."""
+        row = self._rows.get(worker_id)
+        leases = () if row is None else row.held
+        rates = (lease.rate for lease in leases if not lease.rests and lease.to is None)
+        return min(rates, default=None)
+
     def _give(self, holder: Holder) -> None:
         lease = holder.lease
         self._holders[lease.shard_id] = holder
         self._counts[_goes_to(holder)] += 1
+        self._loads[_goes_to(holder)] += lease.rate
         self.movable[holder.worker_id] += not lease.rests and lease.to is None
         if lease.to == self._me:
             self.announced[lease.shard_id] = lease.epoch
@@ -85,6 +103,7 @@ class Holdings:
         lease = holder.lease
         del self._holders[lease.shard_id]
         self._counts[_goes_to(holder)] -= 1
+        self._loads[_goes_to(holder)] -= lease.rate
         self.movable[holder.worker_id] -= not lease.rests and lease.to is None
         if lease.to == self._me:
             del self.announced[lease.shard_id]

@@ -31,6 +31,7 @@ from processor.core.succession import Succession
 
 CLAIMS_MAX = 16  # under way at once: the client's pool holds more connections than that
 POLLS_MAX = 16  # single rows read at once, likewise
+HEAVY_SAMPLES = 3  # a load that differs for less long is not worth a hand-off
 DECISION_S = 5.0  # between two when nothing changed but the time: leases rest, workers fall silent
 
 
@@ -56,6 +57,7 @@ class Machine:
         self._wanted: set[str] = set()
         self._decided: tuple[int, tuple[str, ...]] | None = None  # on what
         self._decided_at = -inf
+        self._heavy_samples = 0  # in a row in which somebody should be given some of our load
         self._shards_at = 0.0
         self._shards_read_at = -inf  # when the last read of all that was answered was sent
         self._discover_at = 0.0
@@ -219,6 +221,15 @@ class Machine:
         self._portfolio.on_released(row, now)
 
     # ---- facts: shard tasks
+
+    def on_rates(self, rates: Mapping[str, int], now: float) -> None:
+        """What each shard costs us, in points: a sample, once a heartbeat."""
+        self._portfolio.on_rates(rates)
+        held, movable = self._portfolio.held(now), self._portfolio.movable(now)
+        is_heavy = self._shares.to_relieve(held, movable, now) is not None
+        self._heavy_samples = self._heavy_samples + 1 if is_heavy else 0
+        self._has_news = self._has_news or is_heavy
+        self._decided = None if is_heavy else self._decided
 
     def on_committed(self, row: ShardRow) -> None:
         """The task committed; if it got on by that, earlier setbacks no longer count."""
@@ -385,11 +396,15 @@ class Machine:
         return c.Claim(row, claimed(row, self.worker_id, seeks_of(row, self._fleet.rows)))
 
     def _even_out(self, held: Mapping[str, Held], now: float) -> None:
-        """Begin to give one lease away, if we hold too many."""
+        """Begin to give one lease away, if we hold too many, or too much for long."""
         movable = self._portfolio.movable(now)
-        taker = self._shares.next_move(held, len(movable), now)
-        if taker is not None:
-            self._portfolio.offer(movable[0], taker, now + self._patience_s(taker))
+        gift = self._shares.to_even(held, movable, now)
+        if gift is None and self._heavy_samples >= HEAVY_SAMPLES:
+            gift = self._shares.to_relieve(held, movable, now)
+            self._heavy_samples = 0
+        if gift is not None:
+            until = now + self._patience_s(gift.taker)
+            self._portfolio.offer(gift.shard_id, gift.taker, until)
             self._agenda.is_due(now + self._timing.poll_s, now)  # our row is to say so soon
 
     def _patience_s(self, taker: str) -> float:

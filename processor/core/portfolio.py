@@ -13,6 +13,8 @@ from processor.core.rows import Held, ShardRow
 from processor.core.shares import Shares
 from processor.core.stages import Lease, Stage, TaskEnd
 
+RATE_STEP = 0.1  # of the rate as others know it: what is less is not told
+
 
 class Portfolio:
     """Leases by shard. `outbox`: what changes of stage ask the shell to do, and nobody answers."""
@@ -33,7 +35,7 @@ class Portfolio:
     def held(self, now: float) -> dict[str, Held]:
         """As our row says it."""
         return {
-            key: Held(key, lease.row.epoch, now < lease.rests_until, lease.to)
+            key: Held(key, lease.row.epoch, now < lease.rests_until, lease.to, lease.rate)
             for key, lease in sorted(self.leases.items())
         }
 
@@ -74,6 +76,7 @@ class Portfolio:
         lease = Lease(row, Stage.RUNNING, now)
         if known is not None:
             lease.failures, lease.waits = known.failures, known.waits
+            lease.rate = known.rate
         if row.moved:
             lease.rests_until = now + self._timing.rest_s
         self.leases[row.id] = lease
@@ -117,6 +120,13 @@ class Portfolio:
             if row.position != lease.row.position:
                 lease.failures = lease.waits = 0
             lease.row = row
+
+    def on_rates(self, rates: Mapping[str, int]) -> None:
+        """Points of each shard; a change by a little is none."""
+        for key, rate in rates.items():
+            lease = self.leases.get(key)
+            if lease is not None and abs(rate - lease.rate) > RATE_STEP * lease.rate:
+                lease.rate = rate
 
     def on_ended(self, row: ShardRow) -> None:
         self.leases.pop(row.id, None)

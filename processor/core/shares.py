@@ -14,9 +14,10 @@ So two who think that a shard is theirs cost one write, and one that nobody thin
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
-from processor.core.balance import Move, assign, moves
+from processor.core.balance import UNEVEN, Move, assign, closest, moves, relief, weigh
 from processor.core.commands import Timing
 from processor.core.fleet import Fleet
 from processor.core.rows import Held
@@ -24,6 +25,11 @@ from processor.core.rows import Held
 _OVERDUE = 2
 _TURN_S = 0.25  # between one watcher and the next for what the first ones left
 _LEFT_S = 1.0  # a watcher's claims are through by then
+
+
+class Gift(NamedTuple):
+    shard_id: str
+    taker: str
 
 
 class Shares:
@@ -55,19 +61,45 @@ class Shares:
             for key in self._fleet.free(mine)
         )
 
-    def next_move(self, mine: Mapping[str, Held], movable: int, now: float) -> str | None:
-        """Whom we should give one of our `movable` leases to, to even out the fleet's counts."""
+    def to_even(
+        self, mine: Mapping[str, Held], movable: Collection[str], now: float
+    ) -> Gift | None:
+        """Which of our `movable` leases to give to whom, to even out the fleet's counts."""
         counts = self._counts(mine, now)
         takers = list(counts)
         for worker in assign(counts, self._fleet.free(mine)).values():
             counts[worker] += 1
-        if not movable or counts[self._fleet.me] - min(counts.values()) < 2:
+        if not movable or counts[self._fleet.me] - min(counts.values()) < UNEVEN:
             return None
         can_go = {worker: self._fleet.holdings.movable[worker] for worker in takers}
-        can_go[self._fleet.me] = movable
+        can_go[self._fleet.me] = len(movable)
         planned: list[Move] = moves(counts, can_go, takers, self._fleet.me)
-        last = planned[-1] if planned else None
-        return last.taker if last is not None and last.giver == self._fleet.me else None
+        if not planned or planned[-1].giver != self._fleet.me:
+            return None
+        taker = planned[-1].taker
+        loads = self._fleet.holdings.loads(mine)
+        gap = max(0, loads[self._fleet.me] - loads[taker])
+        given = closest({key: mine[key].rate for key in movable}, gap / 2)
+        return None if given is None else Gift(given, taker)
+
+    def to_relieve(
+        self, mine: Mapping[str, Held], movable: Collection[str], now: float
+    ) -> Gift | None:
+        """The same for the fleet's load, where counts are even: whoever takes a lease and has not
+        one less than we gives one back, by count."""
+        counts = self._counts(mine, now)
+        loads = self._fleet.holdings.loads(mine)
+        taker = relief({worker: loads[worker] for worker in counts}, self._fleet.me)
+        if taker is None:
+            return None
+        returned: int | None = 0
+        if counts[self._fleet.me] <= counts[taker]:
+            returned = self._fleet.holdings.lightest(taker)
+        if returned is None:
+            return None
+        rates = {key: mine[key].rate for key in movable}
+        given = weigh(rates, loads[self._fleet.me] - loads[taker], returned)
+        return None if given is None else Gift(given, taker)
 
     def heirs(self, mine: Mapping[str, Held], needy: Iterable[str], now: float) -> dict[str, str]:
         """Who should get the `needy` of our shards when we go: of a large fleet, those who watch

@@ -45,6 +45,7 @@ class Lease:
     until: float = 0.0  # OFFERED: stop; STOPPING: cancel; GIVEN: forget; FAILED: claim anew
     rests_until: float = 0.0
     to: str | None = None
+    rate: int = 0  # points, as our row says it
     failures: int = 0  # since it last got on
     waits: int = 0  # likewise
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import inf
 
-from msgspec.structs import replace
-
 from processor.core.commands import Timing
 from processor.core.rows import Held, Ready, WorkerRow
 
@@ -23,6 +21,7 @@ class Standing:
         self._worker_id = worker_id
         self._timing = timing
         self._sent = WorkerRow(worker_id)
+        self._said = _said_by(self._sent)
         self._sent_at = 0.0
         self._valid_until = 0.0
         self._lapsed_at: float | None = None
@@ -41,12 +40,13 @@ class Standing:
 
     def news_at(self, row: WorkerRow) -> float:
         """When to send `row`: soon if it says something new, else when the next beat is due."""
-        if _said_by(row) == _said_by(self._sent):
+        if _said_by(row) == self._said:
             return self.heartbeat_at
         return min(self.heartbeat_at, self._sent_at + self._timing.poll_s)
 
     def on_sent(self, row: WorkerRow, now: float) -> None:
         self._sent, self._sent_at = row, now
+        self._said = _said_by(row)
 
     def on_alive(self, sent_at: float, now: float) -> bool:
         """A heartbeat was good; False if validity had lapsed before we learnt of it."""
@@ -64,6 +64,7 @@ class Standing:
             self._lapsed_at = None
 
 
-def _said_by(row: WorkerRow) -> WorkerRow:
+def _said_by(row: WorkerRow) -> tuple[object, ...]:
     """What others wait for; rates come along with the next beat."""
-    return replace(row, counter=0, held=tuple(replace(one, rate=0) for one in row.held))
+    held = [(one.shard_id, one.epoch, one.rests, one.to) for one in row.held]
+    return row.draining, row.ready, held

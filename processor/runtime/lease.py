@@ -23,6 +23,7 @@ from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import Mark, Position, Shard
 from processor.ports import Clock, LeaseTable, Written
 from processor.runtime.lease_observer import LeaseObserver
+from processor.runtime.meter import Meter
 from processor.runtime.shards import LISTING_TIMEOUT_S
 from processor.runtime.state_store import Captured, StateStore, Stored
 
@@ -79,6 +80,7 @@ class Lease:
         self.stopping = asyncio.Event()  # set: commit and return
         self.row = row  # as last known
         self.has_ended = False
+        self.meter = Meter(keeper.clock.monotonic())  # of what the task costs
         self._keeper = keeper
         self._margin_s = margin_s
         self._base = row.pairs[-1]  # the pair that we started from, or committed last

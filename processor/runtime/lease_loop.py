@@ -90,6 +90,7 @@ class LeaseLoop:
         self._wake = asyncio.Event()
         self._valid = asyncio.Event()
         self._fatal: Unavailable | None = None
+        self._sample_at = 0.0
         self._replaced: StreamReplaced | None = None  # until the new stream is open
 
     def __repr__(self) -> str:
@@ -170,6 +171,7 @@ class LeaseLoop:
                 now = self.clock.monotonic()
                 if stopping.is_set():
                     machine.on_stop(now)
+                self._sample(machine, now)
                 for command in machine.commands(now):
                     self._carry_out(command)
                 self._tell_validity()
@@ -200,6 +202,13 @@ class LeaseLoop:
         self.in_background("leave the old stream", leave)
         await self._open(stopping, is_made_again=True)
         self._replaced = None
+
+    def _sample(self, machine: Machine, now: float) -> None:
+        """What each shard costs, for balance."""
+        if now >= self._sample_at:
+            self._sample_at = now + self._timing.heartbeat_s
+            rates = {key: lease.meter.sample(now) for key, lease in self._leases.items()}
+            machine.on_rates(rates, now)
 
     async def _pause(self, until: float | None) -> None:
         """Until something happened, or the machine wants to be asked again."""

@@ -207,6 +207,7 @@ class ShardLoop:
         self._do("counting")
         step = next(steps, None)
         took_s = self._road.clock.monotonic() - self.since
+        self._lease.meter.add(took_s, step.counts.payload_bytes if step is not None else 0)
         if took_s > TURN_S:
             self._slice = max(1, self._slice // 2)
         elif took_s < TURN_S / 4:

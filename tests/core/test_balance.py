@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.balance import Move, assign, moves
+from processor.core.balance import Move, assign, closest, moves, relief, weigh
 
 workers = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 20), min_size=1)
 shards = st.sets(st.integers(0, 40).map(lambda n: f"s{n:02d}"))
@@ -70,3 +70,44 @@ def test_ten_thousand_shards_on_five_hundred_workers_are_planned_in_order_of_siz
     counts = {f"w{n:03d}": 0 for n in range(500)} | {"w000": 10_000}
     assert len(moves(counts, counts, counts)) == 9_980
     assert len(moves(counts, counts, counts, "w000")) == 1
+
+
+# ---- by load
+
+
+def test_the_heaviest_gives_to_the_lightest_and_the_second_to_the_second() -> None:
+    loads = {"a": 90, "b": 70, "c": 50, "d": 30, "e": 10}
+    assert {one: relief(loads, one) for one in loads} == {
+        "a": "e",
+        "b": "d",
+        "c": None,
+        "d": None,
+        "e": None,
+    }
+
+
+def test_ten_points_and_a_fifth_of_the_load_are_little() -> None:
+    assert relief({"a": 19, "b": 10}, "a") is None  # half as much again, but of next to nothing
+    assert relief({"a": 100, "b": 80}, "a") is None  # a fifth
+    assert relief({"a": 100, "b": 79}, "a") == "b"
+    assert relief({"a": 20, "b": 10}, "a") == "b"
+
+
+def test_given_is_what_comes_closest_to_half_the_difference() -> None:
+    assert weigh({"s1": 5, "s2": 18, "s3": 40}, gap=40) == "s2"
+
+
+def test_what_would_only_change_sides_stays() -> None:
+    assert weigh({"s1": 60}, gap=60) is None
+    assert weigh({"s1": 1, "s2": 59}, gap=60) is None
+    assert weigh({}, gap=60) is None
+
+
+def test_what_comes_back_is_counted() -> None:
+    assert weigh({"s1": 30, "s2": 45}, gap=60, returned=15) == "s2"
+    assert weigh({"s1": 20}, gap=60, returned=20) is None
+
+
+def test_of_two_that_are_as_close_the_smaller_id_goes() -> None:
+    assert closest({"s2": 10, "s1": 20}, 15) == "s1"
+    assert closest({}, 15) is None

@@ -310,6 +310,78 @@ def test_a_successor_that_died_gives_way_to_anybody() -> None:
     assert world.owners()[stopping] == "a"
 
 
+# ---- balance by load
+
+
+def loaded(world: World, seconds: int, points: dict[str, int]) -> None:
+    """So long, each shard costs whoever runs it that much."""
+    for _ in range(seconds // 3):
+        for machine in world.machines.values():
+            rates = {key: points[key] for key, one in machine.leases.items() if one.has_task}
+            machine.on_rates(rates, world.now)
+        world.run(3)
+
+
+def loads(world: World, points: dict[str, int]) -> dict[str, int]:
+    found = dict.fromkeys(world.counts(), 0)
+    for key, owner in world.owners().items():
+        assert owner is not None
+        found[owner] += points[key]
+    return found
+
+
+def two_workers(heavy: int, light: int) -> tuple[World, dict[str, int]]:
+    """Three shards each: a's cost `heavy` points, b's `light`."""
+    world = World(6)
+    world.join("a")
+    world.join("b")
+    world.run(5)
+    owners = world.owners()
+    return world, {key: heavy if owner == "a" else light for key, owner in owners.items()}
+
+
+def test_a_worker_with_much_more_to_do_exchanges_a_shard_for_one_of_less() -> None:
+    world, points = two_workers(heavy=30, light=2)
+    loaded(world, 60, points)
+    assert world.counts() == {"a": 3, "b": 3}
+    assert loads(world, points) == {"a": 62, "b": 34}
+
+
+def test_a_load_that_differs_by_little_moves_nothing() -> None:
+    world, points = two_workers(heavy=30, light=25)
+    loaded(world, 60, points)
+    assert told(world, "Release") == []
+
+
+def test_a_load_that_differs_for_a_moment_moves_nothing() -> None:
+    world, points = two_workers(heavy=30, light=2)
+    loaded(world, 6, points)
+    loaded(world, 60, dict.fromkeys(points, 2))
+    assert told(world, "Release") == []
+
+
+def test_rates_alone_send_no_heartbeat() -> None:
+    world, points = two_workers(heavy=3, light=3)
+    world.log.clear()
+    for _ in range(20):
+        points = {key: rate + 1 for key, rate in points.items()}
+        loaded(world, 3, points)
+    assert len(told(world, "a Heartbeat")) in (19, 20, 21)
+    held = world.content.workers[STREAM, "a"].held
+    assert all(one.rate > 15 for one in held)
+
+
+def test_a_load_is_moved_on_only_after_it_rested() -> None:
+    world, points = two_workers(heavy=30, light=2)
+    loaded(world, 60, points)
+    first = len(told(world, "Release"))
+    points = {key: 40 if owner == "b" else 1 for key, owner in world.owners().items()}
+    loaded(world, 60, points)
+    moved = [line.split()[3] for line in told(world, "Release")]
+    assert len(moved) > first
+    assert len(set(moved)) == len(moved)
+
+
 # ---- stopping
 
 
