@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from processor.model import Column, Hashes, Ints, Rows
+from processor.model import Bools, Column, Hashes, Ints, Rows
 
 _ROWS_MIN = 64
 
@@ -55,14 +55,17 @@ class Columns:
         """The bytes of these rows, by column."""
         return {name: array[rows].tobytes() for name, array in self.arrays.items()}
 
-    def put(self, rows: Rows, saved: dict[str, bytes]) -> None:
-        """The inverse of `take`; raises ValueError where the bytes don't fit the columns."""
+    def put(self, rows: Rows, saved: Mapping[str, bytes], chosen: Bools | None = None) -> None:
+        """The inverse of `take`; raises ValueError where the bytes don't fit the columns.
+
+        `chosen`: which of the saved rows to put, as many as `rows`; without it all of them.
+        """
         self._check_names(saved)
+        n = len(rows) if chosen is None else len(chosen)
         for spec in self.specs:
-            shape = (len(rows), spec.width) if spec.width > 1 else (len(rows),)
-            self.arrays[spec.name][rows] = np.frombuffer(saved[spec.name], spec.dtype).reshape(
-                shape
-            )
+            shape = (n, spec.width) if spec.width > 1 else (n,)
+            column = np.frombuffer(saved[spec.name], spec.dtype).reshape(shape)
+            self.arrays[spec.name][rows] = column if chosen is None else column[chosen]
 
     def _check_names(self, saved: Mapping[str, bytes]) -> None:
         if saved.keys() != self.arrays.keys():

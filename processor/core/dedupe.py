@@ -39,17 +39,26 @@ class Dedupe:
     def __repr__(self) -> str:
         return f"<Dedupe {len(self)} ids over {self.horizon_ms} ms>"
 
-    def duplicates(self, ids: Hashes, times: Ints, watermarks: Ints, enters: Bools) -> Bools:
+    def duplicates(
+        self,
+        ids: Hashes,
+        times: Ints,
+        watermarks: Ints,
+        enters: Bools,
+        swept_by: Ints | None = None,
+    ) -> Bools:
         """Which of n records repeat an earlier one; the others' ids enter where `enters` is true.
 
         `ids` uint64[n], `times` int64[n] ≥ 0, `watermarks` int64[n]: before each record.
+        `swept_by` int64[n]: the shard's own watermark, where some are judged by a later one.
         """
+        swept_by = watermarks if swept_by is None else swept_by
         enters = enters & (watermarks <= times + self.horizon_ms)  # it would leave at once
         if len(self._seen) + len(ids) <= self._ids_max:
             return self._take(ids, times, watermarks, enters)
         parts = [np.zeros(0, dtype=np.bool_)]
-        for start, stop in pairwise([0, *_changes(watermarks // self._step_ms), len(ids)]):
-            self.sweep(int(watermarks[start]))
+        for start, stop in pairwise([0, *_changes(swept_by // self._step_ms), len(ids)]):
+            self.sweep(int(swept_by[start]))
             part = slice(start, stop)
             parts.append(self._take(ids[part], times[part], watermarks[part], enters[part]))
         return np.concatenate(parts)

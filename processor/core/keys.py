@@ -1,14 +1,13 @@
 """Group keys: what a rule groups by, as dense indices.
 
 A key has a hash home if its records' PartitionKey is the key field that the pipeline names, and
-its MD5 lies in the shard's hash range: then no other shard sees it, and a child shard can tell
-whether it is the heir. A key without a home, and `other` (what came after `max_groups` keys),
-belong to this shard only: they carry it as their `part`.
+its MD5 lies in the shard's hash range: then no other shard sees it, and a child shard can tell by
+that place, which is kept, whether it is the heir. A key without a home, and `other` (what came
+after `max_groups` keys), belong to this shard only: they carry it as their `part`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +16,14 @@ import orjson
 from msgspec import Struct
 
 from processor.core.events import Key
+from processor.core.homes import NOWHERE, PLACE_BYTES, place_of, range_of
 from processor.core.interning import Interner
-from processor.model import Rows, Shard
+from processor.model import Bools, Ints, Rows, Shard
 
 OTHER = "__other__"
 
 Raw = str | int | tuple[Any, ...]
+Name = tuple[list[str | int], str | None]  # a group's values and part
 
 
 class Group(Struct, frozen=True):
@@ -40,11 +41,13 @@ class KeyTable:
         self._fields = fields
         self._home_at = fields.index(home_field) if home_field in fields else None
         self._shard = shard
+        self._range = range_of(shard)
         self._max = max_
         self._index: dict[Raw, int] = {}
         self._other: int | None = None
         self._known = Interner(len(fields))
         self._remembered = 0
+        self._places = bytearray()  # 16 bytes a group
         self.groups: list[Group] = []
 
     def __len__(self) -> int:
@@ -87,23 +90,61 @@ class KeyTable:
             columns = [[value for _, value in field] for field in zip(*keys, strict=True)]
             self._known.add(columns, np.array(homes))
 
-    def names(self) -> list[tuple[list[str | int], str | None]]:
-        """What a snapshot keeps."""
+    def names(self) -> list[Name]:
+        """What a snapshot keeps, with `places`."""
         return [([value for _, value in group.key], group.part) for group in self.groups]
 
-    def restore(self, names: Sequence[tuple[list[str | int], str | None]]) -> None:
+    @property
+    def places(self) -> bytes:
+        """The hash home of each group, 16 bytes each; zeros where it has none."""
+        return bytes(self._places)
+
+    @property
+    def homeless(self) -> Bools:
+        """Which groups belong to this shard only, bool[n]."""
+        return np.array([group.part is not None for group in self.groups], dtype=np.bool_)
+
+    def restore(self, names: Sequence[Name], places: bytes) -> None:
         """Into an empty table; raises ValueError where these are no keys of this rule."""
         assert not self.groups, "restore() into a table that has keys"
-        for values, part in names:
+        self._check(names, places)
+        for i, (values, part) in enumerate(names):
             if part and set(values) == {OTHER}:
                 self._find_other()
             else:
                 raw = values[0] if len(values) == 1 else tuple(values)
-                self._add(raw if part is None else (_HOMELESS, raw), raw, part)
+                index: Raw = raw if part is None else (_HOMELESS, raw)
+                self._append(index, values, part, _nth(places, i))
         self._remember()
         n_known = len(self._index) + (self._other is not None)
-        if self.names() != list(names) or n_known != len(names):
-            raise ValueError(f"{len(names)} keys, of which some repeat or are too many")
+        if len(self) != len(names) or n_known != len(names):
+            raise ValueError(f"{len(names)} keys, of which some repeat")
+
+    def adopt(self, names: Sequence[Name], places: bytes) -> Ints:
+        """Take over the groups of a parent that are at home here: each one's index here, or -1.
+
+        They come after those that are here already, in the parent's order, and all of them:
+        `max_groups` bounds only what is new. Raises ValueError as `restore`.
+        """
+        self._check(names, places)
+        heirs = np.full(len(names), -1)
+        for i in np.flatnonzero(self._range.mask(places)).tolist():
+            values, part = names[i]
+            if part is None:
+                heirs[i] = len(self.groups)
+                raw: Raw = values[0] if len(values) == 1 else tuple(values)
+                if raw in self._index:
+                    raise ValueError(f"key {values} is at home in two parents")
+                self._append(raw, values, None, _nth(places, i))
+        self._remember()
+        return heirs
+
+    def _check(self, names: Sequence[Name], places: bytes) -> None:
+        if len(places) != PLACE_BYTES * len(names):
+            raise ValueError(f"{len(names)} keys, {len(places)} bytes of places")
+        for values, _ in names:
+            if len(values) != len(self._fields):
+                raise ValueError(f"key {values}, expected a value for {', '.join(self._fields)}")
 
     def _mark_homeless(
         self, raws: list[Raw], values: Sequence[Sequence[Any]], partition_keys: Sequence[str]
@@ -122,9 +163,10 @@ class KeyTable:
         if index is not None:
             return index
         if isinstance(raw, tuple) and raw[0] is _HOMELESS:
-            return self._add(raw, raw[1], self._shard.id)
-        if is_home(self._shard, partition_key):
-            return self._add(raw, raw, None)
+            return self._add(raw, raw[1], self._shard.id, NOWHERE)
+        place = place_of(partition_key)
+        if place in self._range:
+            return self._add(raw, raw, None, place)
         # Routed here by an explicit hash key: the same group as if the PartitionKey were another.
         index = self._find((_HOMELESS, raw), partition_key)
         if index != self._other:
@@ -134,20 +176,25 @@ class KeyTable:
     def _find_other(self) -> int:
         if self._other is None:
             self._other = len(self.groups)
+            self._places += NOWHERE
             self.groups.append(self._group((OTHER,) * len(self._fields), self._shard.id))
         return self._other
 
-    def _add(self, raw: Raw, values: Raw, part: str | None) -> int:
+    def _add(self, raw: Raw, values: Raw, part: str | None, place: bytes) -> int:
         named = values if isinstance(values, tuple) else (values,)
         if len(self.groups) >= self._max or (part and set(named) == {OTHER}):
             return self._find_other()
+        return self._append(raw, named, part, place)
+
+    def _append(self, raw: Raw, values: Sequence[Any], part: str | None, place: bytes) -> int:
         self._index[raw] = len(self.groups)
-        self.groups.append(self._group(named, part))
+        self._places += place
+        self.groups.append(self._group(values, part))
         return len(self.groups) - 1
 
-    def _group(self, values: tuple[str | int, ...], part: str | None) -> Group:
+    def _group(self, values: Sequence[str | int], part: str | None) -> Group:
         key = tuple(zip(self._fields, values, strict=True))
-        return Group(key, part, orjson.dumps([values, part]).decode())
+        return Group(key, part, orjson.dumps([list(values), part]).decode())
 
 
 class _Homeless:
@@ -157,7 +204,5 @@ class _Homeless:
 _HOMELESS = _Homeless()
 
 
-def is_home(shard: Shard, partition_key: str) -> bool:
-    """Whether a shard's hash range holds a partition key's MD5, as the service routes it."""
-    digest = hashlib.md5(partition_key.encode(), usedforsecurity=False).digest()
-    return shard.first_hash <= int.from_bytes(digest, "big") <= shard.last_hash
+def _nth(places: bytes, i: int) -> bytes:
+    return places[PLACE_BYTES * i : PLACE_BYTES * (i + 1)]

@@ -1,6 +1,6 @@
 """What a shard yields: a pure function of its record sequence and its marks.
 
-    steps(page or mark) → Step…, end() → Step        snapshot() / restore()
+    steps(page or mark) → Step…, finish() → Step…        snapshot() / restore() / inherit()
 
 However a sequence is cut into pages, the events are the same, to the bit: the watermark runs per
 record, a record is late or a duplicate by its position, and accumulation shows no order. A page is
@@ -10,18 +10,20 @@ come after its window's closing is late by the watermark before it, and is not c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
-from processor.core import events, intake, sections, splitting, stream
+from processor.core import events, floors, intake, sections, splitting, stream
 from processor.core.dedupe import Dedupe
+from processor.core.floors import Floor
+from processor.core.homes import HashRange, range_of, shard_of
 from processor.core.plan import Plan
-from processor.core.rules import Output, Rule, Saved
+from processor.core.rules import Heritage, Output, Rule, Saved
 from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
 from processor.model import (
@@ -39,13 +41,13 @@ from processor.model import (
     Step,
 )
 
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 # A time further ahead of its arrival than this counts, but moves the watermark only as far as its
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000
 _NO_WATERMARK = -(2**62)
 # A step ends after about 50 ms of closing: half a microsecond a key that detectors judge, 20 an
-# event. One window of one rule is never cut.
+# event. The detectors judge all keys of a window in one go, its events are told in several.
 TURN_WORK = 100_000
 EVENT_WORK = 40
 
@@ -75,11 +77,24 @@ class Snapshot(Struct, frozen=True):
     """All that must survive a takeover but the position, which the checkpoint holds beside it."""
 
     version: int
+    shard_id: str
+    range: HashRange
     watermark_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
     newest_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
+    floors: tuple[Floor, ...]
     totals: Totals
     seen: tuple[bytes, bytes]
     rules: dict[str, Saved]  # by rule version; see `sections`
+
+
+class Watermarks(NamedTuple):
+    """Before each of n records, int64[n]: the shard's own, and what the record is judged by."""
+
+    own: Ints
+    judged: Ints  # nowhere before `own`; later only below a floor
+
+
+Piece = tuple[int, list[DerivedEvent]]  # what it cost, and what it yields
 
 
 class ShardPipeline:
@@ -93,6 +108,7 @@ class ShardPipeline:
         self.position: Position | None = None  # of the last record taken
         self._watermark_ms = _NO_WATERMARK
         self._newest_ms = _NO_WATERMARK  # of all times so far, those of rejected records included
+        self._floors: tuple[Floor, ...] = ()
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
         self._rules = [Rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
 
@@ -101,7 +117,14 @@ class ShardPipeline:
 
     @property
     def watermark_ms(self) -> int | None:
-        return None if self._watermark_ms == _NO_WATERMARK else self._watermark_ms
+        """Its own; where that has not begun, that of the parent which came least far.
+
+        Idleness goes on from there: a child whose other parent never had a record must not hold
+        back what this one left open.
+        """
+        if self._watermark_ms != _NO_WATERMARK:
+            return self._watermark_ms
+        return min((floor.watermark_ms for floor in self._floors), default=None)
 
     @property
     def windows_open(self) -> int:
@@ -152,7 +175,8 @@ class ShardPipeline:
         ids = intake.id_hashes(batch, event)
         wanted = [self._wanted(rule, batch) for rule in self._rules]
         before, after = self._watermarks(batch, times)
-        self._take(batch, times, ids, wanted, before, counts)
+        judged = floors.raised(self._floors, before, batch.partition_keys)
+        self._take(batch, times, ids, wanted, Watermarks(before, judged), counts)
         letters = self._dead_letters(batch, counts)
         watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
         yield from self._advance(watermark_ms, after, batch.arrivals_ms, letters, counts)
@@ -170,11 +194,20 @@ class ShardPipeline:
         return split.page, split.faults
 
     def end(self) -> Step:
-        """The shard is at its end: what is open closes as this shard's part."""
-        counts = Counts(windows_closed=self.windows_open)
-        outputs = [output for rule in self._rules for output in rule.finish(self.shard.id)]
+        """The shard is at its end, in one step."""
+        return _joined(self.finish())
+
+    def finish(self) -> Iterator[Step]:
+        """The shard is at its end: what no child can have closes as its part, in bounded steps.
+
+        Everything else stays open in the last snapshot, for the children to adopt.
+        """
+        counts, open_before = Counts(), self.windows_open
+        outputs = (output for rule in self._rules for output in rule.finish())
+        rest = yield from _turns((EVENT_WORK, [output.event]) for output in outputs)
+        counts.windows_closed = open_before - self.windows_open
         self.totals.add(counts)
-        return Step([output.event for output in outputs], [], counts)
+        yield Step(rest, [], counts)
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether a mark that moves the watermark there would have an effect."""
@@ -192,8 +225,11 @@ class ShardPipeline:
         """The same in parts, some of them views of live memory: take them before feeding on."""
         saved = Snapshot(
             SNAPSHOT_VERSION,
+            self.shard.id,
+            range_of(self.shard),
             self._watermark_ms,
             self._newest_ms,
+            self._floors,
             self.totals,
             self._seen.snapshot(self._watermark_ms),
             {rule.plan.version: rule.snapshot() for rule in self._rules},
@@ -207,6 +243,7 @@ class ShardPipeline:
         self.totals = saved.totals
         self._watermark_ms = saved.watermark_ms
         self._newest_ms = saved.newest_ms
+        self._floors = saved.floors
         try:
             self._seen.restore(saved.seen)
             for rule in self._rules:
@@ -227,14 +264,33 @@ class ShardPipeline:
             rule.convert(section, newest_ms, here)
 
     def inherit(self, states: Sequence[bytes]) -> None:
-        """Begin where the parents ended: behind their watermark everything has been told, and the
-        ids of their events are known. Into a fresh pipeline; raises StateUnreadable."""
-        for saved in map(self._decode, states):
-            self._watermark_ms = max(self._watermark_ms, saved.watermark_ms)
-            try:
+        """Begin where the parents ended, by their last states, in any order; none: from nothing.
+
+        The keys that are at home here are adopted whole, and so are all event ids. The watermark
+        begins at the lowest of the parents', the others' are floors. Into a fresh pipeline; raises
+        StateUnreadable.
+        """
+        parents = sorted(map(self._decode, states), key=lambda saved: saved.shard_id)
+        if not parents:
+            return
+        self._watermark_ms = min(saved.watermark_ms for saved in parents)
+        self._newest_ms = max(saved.newest_ms for saved in parents)
+        own = ((Floor(saved.range, saved.watermark_ms), saved.floors) for saved in parents)
+        inherited = floors.inherited(own, range_of(self.shard))
+        self._floors = floors.standing(inherited, self._watermark_ms)
+        try:
+            for saved in parents:
                 self._seen.merge(saved.seen)
-            except ValueError as error:
-                raise StateUnreadable(self.shard.id, str(error)) from error
+            for rule in self._rules:
+                rule.adopt([self._heritage(rule, saved) for saved in parents])
+        except ValueError as error:  # bytes that don't fit their columns
+            raise StateUnreadable(self.shard.id, str(error)) from error
+
+    def _heritage(self, rule: Rule, saved: Snapshot) -> Heritage:
+        here = f"{self.shard.id} {saved.shard_id} {saved.watermark_ms}"
+        newest_ms = None if saved.newest_ms == _NO_WATERMARK else saved.newest_ms
+        parent = shard_of(saved.shard_id, saved.range)
+        return sections.heritage(rule.plan, saved.rules, parent, newest_ms, here)
 
     def _decode(self, state: bytes) -> Snapshot:
         try:
@@ -279,14 +335,14 @@ class ShardPipeline:
         times: Ints,
         ids: Hashes | None,
         wanted: list[Bools],
-        watermarks: Ints,
+        watermarks: Watermarks,
         counts: Counts,
     ) -> None:
         """Judge each record (duplicate, late, unmatched) and count it where it belongs."""
         valid = batch.valid
         wanted = [mask & valid for mask in wanted]  # a later rule may have rejected a record
         late = [
-            rule.late(times, watermarks) & mask
+            rule.late(times, watermarks.judged) & mask
             for rule, mask in zip(self._rules, wanted, strict=True)
         ]
         matched = _any(wanted, len(batch))
@@ -297,7 +353,11 @@ class ShardPipeline:
         if ids is not None and len(batch):
             good = np.flatnonzero(valid)
             duplicate[good] = self._seen.duplicates(
-                ids[good], times[good], watermarks[good], (counted | ~matched)[good]
+                ids[good],
+                times[good],
+                watermarks.judged[good],
+                (counted | ~matched)[good],
+                watermarks.own[good],
             )
         fresh = valid & ~duplicate
         counts.duplicates = int(duplicate.sum())
@@ -366,21 +426,38 @@ class ShardPipeline:
             for i, rule in enumerate(self._rules)
             for end_ms in rule.due_ends(watermark_ms)
         )
-        open_before, work = self.windows_open, 0
-        closed: list[DerivedEvent] = []
-        for record, i, end_ms in due:
-            outputs = self._rules[i].close(end_ms)
-            closed += (_arrived(output.event, record, arrivals_ms) for output in outputs)
-            _count_alarms(counts, outputs)
-            work += len(self._rules[i].keys) + EVENT_WORK * len(outputs)
-            if work > TURN_WORK:
-                yield Step(closed, [], Counts())
-                closed, work = [], 0
+        open_before = self.windows_open
+        rest = yield from _turns(self._close(due, arrivals_ms, counts))
         self._watermark_ms = watermark_ms
+        self._floors = floors.standing(self._floors, watermark_ms)
         self._seen.sweep(watermark_ms)
         counts.windows_closed = open_before - self.windows_open
         self.totals.add(counts)
-        yield Step(closed, letters, counts)
+        yield Step(rest, letters, counts)
+
+    def _close(
+        self, due: Iterable[tuple[int, int, int]], arrivals_ms: Ints, counts: Counts
+    ) -> Iterator[Piece]:
+        """Close what is due, by (record, rule, end)."""
+        for record, i, end_ms in due:
+            outputs = self._rules[i].close(end_ms)
+            yield len(self._rules[i].keys), []
+            for output in outputs:
+                _count_alarm(counts, output)
+                yield EVENT_WORK, [_arrived(output.event, record, arrivals_ms)]
+
+
+def _turns(pieces: Iterable[Piece]) -> Generator[Step, None, list[DerivedEvent]]:
+    """Steps of about as much work as a turn may take; what is left makes the last step."""
+    told: list[DerivedEvent] = []
+    work = 0
+    for cost, derived in pieces:
+        told += derived
+        work += cost
+        if work > TURN_WORK:
+            yield Step(told, [], Counts())
+            told, work = [], 0
+    return told
 
 
 def _joined(steps: Iterator[Step]) -> Step:
@@ -404,8 +481,7 @@ def _arrived(event: DerivedEvent, record: int, arrivals_ms: Ints) -> DerivedEven
     return msgspec.structs.replace(event, arrival_ms=int(arrivals_ms[record]))
 
 
-def _count_alarms(counts: Counts, outputs: list[Output]) -> None:
-    for output in outputs:
-        if output.alarm is not None:
-            key = (output.rule, output.alarm.detect.name, output.alarm.state)
-            counts.anomalies[key] = counts.anomalies.get(key, 0) + 1
+def _count_alarm(counts: Counts, output: Output) -> None:
+    if output.alarm is not None:
+        key = (output.rule, output.alarm.detect.name, output.alarm.state)
+        counts.anomalies[key] = counts.anomalies.get(key, 0) + 1

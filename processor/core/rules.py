@@ -6,18 +6,18 @@ window from its first on, also when nothing came: a wave a window.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from processor import aggregators
 from processor.core import beginnings, events, versions
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
-from processor.core.keys import KeyTable
+from processor.core.keys import KeyTable, Name
 from processor.core.patterns import Pattern
 from processor.core.scoring import Alarm, Scorer
 from processor.core.windows import NO_SAMPLE, Closed, Sample, SampleOf, WindowTable
@@ -54,11 +54,10 @@ class RulePlan(Struct, frozen=True):
 
 
 class Output(Struct, frozen=True):
-    """One derived event and its place among those of a step."""
+    """One derived event."""
 
     rule: str
     end_ms: int
-    text: str  # the key's
     event: DerivedEvent
     alarm: Alarm | None = None
 
@@ -69,11 +68,20 @@ class Saved(Struct, frozen=True):
     rule: str
     state_version: str
     beginnings: Beginnings
-    groups: list[tuple[list[str | int], str | None]]
+    groups: list[Name]
+    places: bytes
     windows: SavedWindows
     first_ends: bytes
-    waves: tuple[int | None, int]
+    waves: tuple[Annotated[int, Meta(ge=-_NEVER_MS, lt=_NEVER_MS)] | None, int]
     scorer: dict[str, bytes]
+
+
+class Heritage(Struct, frozen=True):
+    """What a parent leaves a rule: a section, or only from where on the rule counts its keys."""
+
+    beginnings: Beginnings
+    saved: Saved | None = None
+    is_former: bool = False  # of another version of the rule, whose state is as this one's
 
 
 class Rule:
@@ -113,9 +121,7 @@ class Rule:
     ) -> None:
         """Count records that are wanted and on time; columns as `KeyTable` and `WindowTable`."""
         rows = self.keys.indices(keys, partition_keys)
-        self._starts.know(self.keys.groups)
-        self._by_key.ensure(len(self.keys))
-        self._scorer.ensure(len(self.keys))
+        self._ensure()
         ends = self.windows.start_ms(1) + self.windows.ordinals(times) * self._size_ms
         np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
         self.windows.add(rows, times, values, sample_of)
@@ -124,27 +130,23 @@ class Rule:
         """Whether that watermark closes a window or gives a detector one to judge."""
         return bool(self.due_ends(watermark_ms))
 
-    def close(self, end_ms: int) -> list[Output]:
-        """Close the window that ends there, one of `due_ends` in their order; in order of key."""
-        closed = self.windows.close(end_ms)
-        outputs = self._window_outputs(end_ms, closed, None)
-        if self._is_judged(end_ms):
-            outputs += self._judge(end_ms, closed)
-        return sorted(outputs, key=lambda output: output.text)
+    def close(self, end_ms: int) -> Iterator[Output]:
+        """Close the window that ends there, one of `due_ends` in their order.
 
-    def finish(self, shard_id: str) -> list[Output]:
-        """The shard is at its end: what is open closes as this shard's part of its window.
-
-        Records of the same window that a child gets count there, under the id without `part`. A
-        key without a home has its shard as its part anyway, and no child will ever have it.
+        The state moves on at once; the outputs, in order of key, are made as they are taken.
         """
-        outputs: list[Output] = []
+        closed = self.windows.close(end_ms)
+        alarms = self._judge(end_ms, closed) if self._is_judged(end_ms) else []
+        return self._outputs(end_ms, closed, alarms)
+
+    def finish(self) -> Iterator[Output]:
+        """The shard is at its end: windows of keys without a home close, unjudged, as its part.
+
+        No child will ever have those keys. What has a home stays open for the child that has it.
+        """
+        homeless = self.keys.homeless
         for end_ms in self.windows.ends_ms():
-            closed = self.windows.close(end_ms)
-            outputs += sorted(
-                self._window_outputs(end_ms, closed, f"{shard_id}/end"), key=lambda o: o.text
-            )
-        return outputs
+            yield from self._outputs(end_ms, self.windows.close(end_ms, homeless), [])
 
     def snapshot(self) -> Saved:
         n = len(self.keys)
@@ -153,6 +155,7 @@ class Rule:
             self.plan.state_version,
             self._starts.beginnings,
             self.keys.names(),
+            self.keys.places,
             self.windows.snapshot(),
             self._by_key.snapshot(n)["first_end_ms"],
             (self._last_wave_ms, self._empty_waves),
@@ -167,17 +170,62 @@ class Rule:
         """Go on from another version's section, whose state is as this one's; as `begin`."""
         named = beginnings.renamed(saved.beginnings, self._shard, newest_ms, origin)
         self.restore(replace(saved, beginnings=named))
-        self._scorer.forget_volatile()
+        self._scorer.forget_volatile(np.arange(len(self.keys)))
 
     def restore(self, saved: Saved) -> None:
         n = len(saved.groups)
         self._starts.begin(saved.beginnings)
-        self.keys.restore(saved.groups)
+        self.keys.restore(saved.groups, saved.places)
         self._starts.know(self.keys.groups)
         self.windows.restore(saved.windows, n)
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
         self._last_wave_ms, self._empty_waves = saved.waves
         self._scorer.restore(saved.scorer, n)
+
+    def adopt(self, heritages: Sequence[Heritage]) -> None:
+        """Go on where the parents ended with the keys that are at home here; into a fresh rule.
+
+        Keys come in the order of the parents, then in each one's own. Raises ValueError.
+        """
+        told = (heritage.beginnings for heritage in heritages)
+        self._starts.begin(beginnings.inherited(told, self._shard))
+        self._join_waves(
+            [
+                each.saved.waves
+                for each in heritages
+                if each.saved is not None and self._adopt(each.saved, is_former=each.is_former)
+            ]
+        )
+
+    def _adopt(self, saved: Saved, *, is_former: bool) -> bool:
+        """Whether the parent had anything for us."""
+        heirs = self.keys.adopt(saved.groups, saved.places)
+        chosen = heirs >= 0
+        rows = heirs[chosen]
+        self._ensure()
+        self.windows.adopt(saved.windows, heirs)
+        self._by_key.put(rows, {"first_end_ms": saved.first_ends}, chosen)
+        self._scorer.put(rows, saved.scorer, chosen)
+        if is_former:
+            self._scorer.forget_volatile(rows)
+        last_ms, _ = saved.waves
+        if last_ms is not None:  # where another parent's waves go on before that, these are past it
+            first_ends = self._by_key.arrays["first_end_ms"]
+            first_ends[rows] = np.maximum(first_ends[rows], last_ms + self._size_ms)
+        return bool(len(rows))
+
+    def _join_waves(self, waves: Sequence[tuple[int | None, int]]) -> None:
+        """Go on with the parent that is least far, so that none of its keys misses a window; but
+        don't go back for one whose empty windows are used up."""
+        begun = [(last_ms, empty) for last_ms, empty in waves if last_ms is not None]
+        running = [wave for wave in begun if wave[1] < ABSENCE_HORIZON]
+        if begun:
+            self._last_wave_ms, self._empty_waves = min(running) if running else max(begun)
+
+    def _ensure(self) -> None:
+        self._starts.know(self.keys.groups)
+        self._by_key.ensure(len(self.keys))
+        self._scorer.ensure(len(self.keys))
 
     @property
     def _size_ms(self) -> int:
@@ -206,7 +254,7 @@ class Rule:
         is_watched = bool(self.plan.spec.detect)
         return is_watched and self._starts.may_be_whole(end_ms - self._size_ms)
 
-    def _judge(self, end_ms: int, closed: Closed) -> list[Output]:
+    def _judge(self, end_ms: int, closed: Closed) -> list[Alarm]:
         """Run one window of all known keys past the detectors."""
         self._empty_waves = 0 if len(closed.keys) else self._empty_waves + 1
         self._last_wave_ms = end_ms
@@ -217,65 +265,60 @@ class Rule:
         is_known = self._by_key.arrays["first_end_ms"][:n] <= end_ms
         is_partial = self._starts.partial(np.arange(n), end_ms - self._size_ms)
         known = np.flatnonzero(is_known & ~is_partial)
-        alarms = self._scorer.observe(
+        return self._scorer.observe(
             end_ms - self._size_ms,
             end_ms,
             known,
             counts[known],
             {name: column[known] for name, column in values.items()},
         )
-        if not alarms:
-            return []
-        place = {key: i for i, key in enumerate(closed.keys.tolist())}
-        outputs = (self._anomaly_output(end_ms, closed, place, alarm) for alarm in alarms)
-        return [output for output in outputs if output is not None]
 
-    def _window_outputs(self, end_ms: int, closed: Closed, part: str | None) -> list[Output]:
-        sink = self.plan.spec.emit_windows
-        if sink is None:
-            return []
-        columns = {name: column.tolist() for name, column in closed.values.items()}
+    def _outputs(self, end_ms: int, closed: Closed, alarms: Sequence[Alarm]) -> Iterator[Output]:
+        """In order of key: its window, then what the detectors say of it, in their order."""
+        spec = self.plan.spec
+        places = dict(zip(closed.keys.tolist(), range(len(closed.keys)), strict=True))
+        by_key: dict[int, list[Alarm]] = {}
+        if spec.emit_anomalies is not None:
+            for alarm in alarms:
+                by_key.setdefault(alarm.row, []).append(alarm)
+        told = by_key.keys() if spec.emit_windows is None else places.keys() | by_key.keys()
         partial = self._starts.partial(closed.keys, end_ms - self._size_ms).tolist()
-        outputs = []
-        for i, (key, count) in enumerate(
-            zip(closed.keys.tolist(), closed.counts.tolist(), strict=True)
-        ):
-            values = {name: column[i] for name, column in columns.items()}
-            window = self._window(end_ms, key, values, count, closed.samples[i], part)
-            origin = self._starts.window_origin(self.keys.groups[key], key, end_ms - self._size_ms)
-            window = replace(window, is_partial=partial[i], origin=origin)
-            event = events.window_event(self._identity, window, sink=sink)
-            outputs.append(self._output(end_ms, key, event, None))
-        return outputs
+        window_of = self._windows(end_ms, closed)
+        for key in sorted(told, key=lambda key: self.keys.groups[key].text):
+            place = places.get(key)
+            window = window_of(key, place)
+            if spec.emit_windows is not None and place is not None:
+                result = self._result(window, key, is_partial=partial[place])
+                event = events.window_event(self._identity, result, sink=spec.emit_windows)
+                yield Output(spec.name, end_ms, event)
+            for alarm in by_key.get(key, ()):
+                assert spec.emit_anomalies is not None
+                named = replace(window, origin=self._starts.origin(key))
+                event = events.anomaly_event(self._identity, named, alarm, sink=spec.emit_anomalies)
+                yield Output(spec.name, end_ms, event, alarm)
 
-    def _anomaly_output(
-        self, end_ms: int, closed: Closed, place: Mapping[int, int], alarm: Alarm
-    ) -> Output | None:
-        sink = self.plan.spec.emit_anomalies
-        if sink is None:
-            return None
-        i = place.get(alarm.row)
-        if i is None:
-            window = self._window(end_ms, alarm.row, self._empty_values, 0, NO_SAMPLE, None)
-        else:
-            values = {name: column[i].item() for name, column in closed.values.items()}
-            count = int(closed.counts[i])
-            window = self._window(end_ms, alarm.row, values, count, closed.samples[i], None)
-        window = replace(window, origin=self._starts.origin(alarm.row))
-        event = events.anomaly_event(self._identity, window, alarm, sink=sink)
-        return self._output(end_ms, alarm.row, event, alarm)
+    def _result(self, window: events.Window, key: int, *, is_partial: bool) -> events.Window:
+        """The window as it is told."""
+        origin = self._starts.window_origin(self.keys.groups[key], key, window.start_ms)
+        if not is_partial and not origin:
+            return window
+        return replace(window, is_partial=is_partial, origin=origin)
 
-    def _output(self, end_ms: int, key: int, event: DerivedEvent, alarm: Alarm | None) -> Output:
-        return Output(self.plan.spec.name, end_ms, self.keys.groups[key].text, event, alarm)
+    def _windows(self, end_ms: int, closed: Closed) -> Callable[[int, int | None], events.Window]:
+        """Makes the window of a key, by its place among the closed ones, or an empty one."""
+        columns = {name: column.tolist() for name, column in closed.values.items()}
+        counts = closed.counts.tolist()
+
+        def window_of(key: int, place: int | None) -> events.Window:
+            if place is None:
+                return self._window(end_ms, key, self._empty_values, 0, NO_SAMPLE)
+            values = {name: column[place] for name, column in columns.items()}
+            return self._window(end_ms, key, values, counts[place], closed.samples[place])
+
+        return window_of
 
     def _window(
-        self,
-        end_ms: int,
-        key: int,
-        values: Mapping[str, Any],
-        count: int,
-        sample: Sample,
-        part: str | None,
+        self, end_ms: int, key: int, values: Mapping[str, Any], count: int, sample: Sample
     ) -> events.Window:
         group = self.keys.groups[key]
         correlation_id, traceparent = sample
@@ -285,7 +328,7 @@ class Rule:
             key=group.key,
             values=values,
             count=count,
-            part=group.part or part,
+            part=group.part,
             correlation_ids=() if correlation_id is None else (correlation_id,),
             traceparent=traceparent,
         )

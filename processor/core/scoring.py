@@ -118,10 +118,10 @@ class Scorer:
         """All that is known of these keys."""
         return _prefixed({prefix: t.take(rows) for prefix, t in self._tables().items()})
 
-    def put(self, rows: Rows, saved: Mapping[str, bytes]) -> None:
-        """The inverse of `take`; raises ValueError where the bytes don't fit the columns."""
+    def put(self, rows: Rows, saved: Mapping[str, bytes], chosen: Bools | None = None) -> None:
+        """The inverse of `take`, of all saved rows or the `chosen`; raises as `Columns.put`."""
         for table, columns in self._columns_of(saved):
-            table.put(rows, columns)
+            table.put(rows, columns, chosen)
 
     def snapshot(self, n: int) -> dict[str, bytes]:
         """The first n rows, as views of live memory: encode them before anything changes."""
@@ -143,12 +143,12 @@ class Scorer:
             for prefix, table in tables.items()
         ]
 
-    def forget_volatile(self) -> None:
-        """The options have changed: what told of the former ones starts anew."""
+    def forget_volatile(self, rows: Rows) -> None:
+        """The options have changed: what told of the former ones starts anew for these keys."""
         for watch in self._watches:
             for column in watch.state.specs:
                 if column.name in watch.params.volatile:
-                    watch.state.arrays[column.name][:] = column.fill
+                    watch.state.arrays[column.name][rows] = column.fill
 
     def _tables(self) -> dict[str, Columns]:
         """All memory, by the prefix of its names in a snapshot."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from processor.core.rules import RulePlan, Saved
+from processor.core import beginnings
+from processor.core.rules import Heritage, RulePlan, Saved
+from processor.model import Shard
 
 
 def serving(plan: RulePlan, saved: Mapping[str, Saved]) -> Saved | None:
@@ -26,3 +28,17 @@ def serving(plan: RulePlan, saved: Mapping[str, Saved]) -> Saved | None:
 def is_own(plan: RulePlan, saved: Mapping[str, Saved]) -> bool:
     """Whether the state holds a section of this very version."""
     return plan.version in saved
+
+
+def heritage(
+    plan: RulePlan, saved: Mapping[str, Saved], parent: Shard, newest_ms: int | None, origin: str
+) -> Heritage:
+    """What a parent's last state leaves a rule. Where there is no section, the rule starts anew for
+    that parent's keys; `newest_ms`: the newest time that the parent saw, `origin`: as `begin`."""
+    section = serving(plan, saved)
+    if section is None:
+        return Heritage(beginnings.anew(parent, newest_ms, origin))
+    if is_own(plan, saved):
+        return Heritage(section.beginnings, section)
+    named = beginnings.renamed(section.beginnings, parent, newest_ms, origin)
+    return Heritage(named, section, is_former=True)

@@ -7,6 +7,7 @@ window is named by its ordinal, `(time − offset) // size`. Slots are recycled 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,17 @@ from msgspec import Struct
 from processor import aggregators
 from processor.core.columns import Columns, SlotMap
 from processor.core.versions import aggregate_ids
-from processor.model import AggregateSpec, Column, Floats, Hashes, Ints, Rows, State, WindowSpec
+from processor.model import (
+    AggregateSpec,
+    Bools,
+    Column,
+    Floats,
+    Hashes,
+    Ints,
+    Rows,
+    State,
+    WindowSpec,
+)
 
 Sample = tuple[str | None, str | None]  # correlation id and traceparent of a window's first record
 SampleOf = Callable[[int], Sample]
@@ -94,10 +105,18 @@ class WindowTable:
         for (spec, aggregator), view in zip(self._aggregates, self._views, strict=True):
             aggregator.update(view, slots, values[spec.field] if spec.field else zeros)
 
-    def close(self, end_ms: int) -> Closed:
-        """Take out the window that ends there: its results, its slots free again."""
+    def close(self, end_ms: int, only: Bools | None = None) -> Closed:
+        """Take out the window that ends there: its results, its slots free again.
+
+        `only`: of which keys, bool[n_keys]; the others' windows stay open.
+        """
         ordinal = (end_ms - self.window.offset_ms) // self.window.size_ms - 1
         slots = np.concatenate(self._open.pop(ordinal, [np.zeros(0, dtype=np.intp)]))
+        if only is not None:
+            chosen = only[self._columns.arrays["key"][slots]]
+            if not chosen.all():
+                self._open[ordinal] = [slots[~chosen]]
+            slots = slots[chosen]
         keys = self._columns.arrays["key"][slots]
         order = np.argsort(keys)
         slots, keys = slots[order], keys[order].astype(np.intp)
@@ -122,16 +141,29 @@ class WindowTable:
 
     def restore(self, saved: Saved, n_keys: int) -> None:
         """Into an empty table; raises ValueError where it is no table of n keys."""
+        self.adopt(saved, np.arange(n_keys))
+
+    def adopt(self, saved: Saved, heirs: Ints) -> None:
+        """Take over the windows of the keys that have an heir: its index, -1 for none; int64[n].
+
+        No heir may have windows here yet. Raises ValueError where it is no table of n keys.
+        """
         codes = np.frombuffer(saved.codes, np.uint64)
         keys = codes >> np.uint64(_ORDINAL_BITS)
-        if (codes[1:] <= codes[:-1]).any() or (keys >= n_keys).any():
-            raise ValueError(f"windows out of order or of other keys than the {n_keys} known")
+        if (codes[1:] <= codes[:-1]).any() or (keys >= len(heirs)).any():
+            raise ValueError(f"windows out of order or of other keys than the {len(heirs)} known")
+        new_keys = heirs[keys.astype(np.intp)]
+        chosen = new_keys >= 0
         ordinals = (codes & np.uint64(2**_ORDINAL_BITS - 1)).astype(np.int64) - 1
-        slots = self._make(codes, ordinals)
-        self._columns.put(slots, saved.columns)
-        if (self._columns.arrays["key"][slots] != keys).any():
+        slots = self._make(_codes(new_keys[chosen], ordinals[chosen]), ordinals[chosen])
+        self._columns.put(slots, saved.columns, chosen)
+        if (self._columns.arrays["key"][slots] != keys[chosen]).any():
             raise ValueError("windows of one key, columns of another")
-        for slot, sample in zip(slots.tolist(), saved.samples, strict=True):
+        self._columns.arrays["key"][slots] = new_keys[chosen]
+        if len(saved.samples) != len(codes):
+            raise ValueError(f"{len(codes)} windows, samples of {len(saved.samples)}")
+        samples = compress(saved.samples, chosen.tolist())
+        for slot, sample in zip(slots.tolist(), samples, strict=True):
             self._samples[slot] = (sample[0], sample[1])
 
     def _slots_of(self, codes: Hashes, ordinals: Ints, sample_of: SampleOf | None) -> Rows:

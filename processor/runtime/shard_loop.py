@@ -155,6 +155,8 @@ class ShardLoop:
             self._pipeline.restore(restored.state, restored.position)
         else:
             self._pipeline.inherit(restored.inherited)
+            # To be committed soon, also without a record: till then the parents' states must stay.
+            self._is_dirty = bool(restored.inherited)
 
     def _fresh(self) -> ShardPipeline:
         return ShardPipeline(self._road.plan, self._lease.shard, self._lease.incarnation)
@@ -195,12 +197,14 @@ class ShardLoop:
 
     async def _work(self, item: Page | Mark, taken_at: float) -> None:
         """Feed a slice or a mark, and hand out each step before the next is worked out."""
-        steps = self._pipeline.steps(item)
+        await self._put_each(self._pipeline.steps(item), taken_at)
+        self._position = self._pipeline.position or self._position
+        self._is_dirty = True
+
+    async def _put_each(self, steps: Iterator[Step], taken_at: float) -> None:
         while (step := self._next(steps)) is not None:
             await self._put(step, taken_at)
             await self._road.clock.sleep(0)  # others' turn, also where there was nothing to put
-        self._position = self._pipeline.position or self._position
-        self._is_dirty = True
 
     def _next(self, steps: Iterator[Step]) -> Step | None:
         """The next slice is smaller or larger by how long this one takes."""
@@ -274,7 +278,7 @@ class ShardLoop:
         await self._checkpoints.settle()
 
     async def _end(self, children: tuple[Shard, ...]) -> None:
-        await self._put(self._pipeline.end(), self._road.clock.monotonic())
+        await self._put_each(self._pipeline.finish(), self._road.clock.monotonic())
         self._do("checkpointing")
         await self._checkpoints.settle()
         state = await self._lease.pack(self._pipeline.parts())

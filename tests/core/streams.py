@@ -34,6 +34,8 @@ from processor.model import (
 START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
 SHARD = Shard("shardId-000000000000")
+TIMELY = (0, 0, 1_000, 4_999)  # how far behind an event may be; the bound is 5 s
+DISORDER = (*TIMELY, 5_001, 200_000)
 AGGREGATES = (
     AggregateSpec("orders", "count"),
     AggregateSpec("revenue", "sum", "amount"),
@@ -94,14 +96,17 @@ def rule(
     return RuleSpec(name=name, **(settings | more))
 
 
-def records(seed: int, n: int) -> list[Record]:
-    """n records of six stores: in disorder within and beyond the bound, some broken or repeated."""
+def records(seed: int, n: int, *, is_timely: bool = False) -> list[Record]:
+    """n records of six stores: in disorder within and beyond the bound, some broken or repeated.
+
+    `is_timely`: within the bound only.
+    """
     rng = random.Random(seed)
     made: list[Record] = []
     at_ms = START_MS
     for i in range(n):
         at_ms += rng.choice((0, 50, 400, 2_000, 90_000 if rng.random() < 0.02 else 100))
-        event = _event(rng, i, at_ms)
+        event = _event(rng, i, at_ms, TIMELY if is_timely else DISORDER)
         payload = json.dumps(event).encode()
         if rng.random() < 0.03:
             payload = _broken(rng, event, at_ms)
@@ -112,8 +117,10 @@ def records(seed: int, n: int) -> list[Record]:
     return made
 
 
-def _event(rng: random.Random, i: int, at_ms: int) -> dict[str, Any]:
-    behind = rng.choice((0, 0, 1_000, 4_999, 5_001, 200_000 if rng.random() < 0.1 else 0))
+def _event(rng: random.Random, i: int, at_ms: int, disorder: Sequence[int]) -> dict[str, Any]:
+    behind = rng.choice(disorder)
+    if behind > 5_001 and rng.random() > 0.1:
+        behind = 0
     return {
         "id": f"e{i}",
         "at": at_ms - behind,
@@ -173,9 +180,12 @@ def yielded(steps: Iterable[Step]) -> tuple[list[Any], list[Any]]:
 
 
 def truth(
-    stream: Sequence[Record], size_ms: int, type_: str
+    stream: Sequence[Record], size_ms: int, type_: str, until_ms: int = 0
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Closed windows by (store, start): what a rule over good, fresh, timely records must say."""
+    """Closed windows by (store, start): what a rule over good, fresh, timely records must say.
+
+    `until_ms`: where the watermark has moved in the end, if further than the records move it.
+    """
     watermark, seen = -(2**62), {}
     open_: dict[tuple[str, int], list[Fraction]] = {}
     for record in stream:
@@ -194,6 +204,7 @@ def truth(
         if event["type"] == type_:
             start = event["at"] // size_ms * size_ms
             open_.setdefault((event["store"], start), []).append(Fraction(event["amount"]))
+    watermark = max(watermark, until_ms)
     closed = {at: values for at, values in open_.items() if at[1] + size_ms <= watermark}
     return {at: _figures(values) for at, values in closed.items()}
 

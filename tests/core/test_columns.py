@@ -191,6 +191,16 @@ def test_rows_that_are_taken_and_put_elsewhere_are_the_same_to_the_bit(
     assert other.take(places) == saved
 
 
+def test_of_saved_rows_some_can_be_put_elsewhere() -> None:
+    saved, other = filled(8).snapshot(8), filled(3)
+    chosen = np.isin(np.arange(8), [2, 5])
+    other.put(np.array([2, 0]), saved, chosen)
+    assert other.arrays["n"][:3].tolist() == [5, 1, 2]
+    assert other.take(np.array([2, 0])) == filled(8).take(np.array([2, 5]))
+    with pytest.raises(ValueError, match=r".+"):
+        other.put(np.array([2, 0]), saved, chosen[:7])
+
+
 def test_restored_is_as_never_stopped() -> None:
     columns, successor = filled(100), Columns(SPECS)
     successor.restore(columns.snapshot(100), 100)

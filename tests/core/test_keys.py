@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.keys import OTHER, KeyTable, is_home
+from processor.core.homes import place_of, range_of
+from processor.core.keys import OTHER, KeyTable
 from processor.model import Shard
 
 WHOLE = Shard("shardId-000000000000")
@@ -38,6 +38,11 @@ def feed(keys: KeyTable, records: Sequence[Record], cuts: Iterable[int] = ()) ->
 
 def at_home(*values: Value) -> list[Record]:
     return [((value,), str(value)) for value in values]
+
+
+def foreign_keys() -> Iterator[str]:
+    """Keys whose home is not the lower half."""
+    return (key for key in map(str, range(99)) if place_of(key) in range_of(UPPER))
 
 
 def shown(keys: KeyTable) -> list[tuple[tuple[Value, ...], str | None]]:
@@ -74,22 +79,6 @@ def test_all_fields_make_the_key() -> None:
 # ---- homes and parts ------------------------------------------------------------------------
 
 
-def test_a_shard_is_home_to_the_keys_whose_md5_it_holds() -> None:
-    for i in range(50):
-        key = f"store-{i}"
-        is_low = int(hashlib.md5(key.encode()).hexdigest(), 16) < 2**127
-        assert is_home(LOWER, key) == is_low
-        assert is_home(UPPER, key) != is_low
-        assert is_home(WHOLE, key)
-
-
-def test_both_ends_of_a_hash_range_belong_to_it() -> None:
-    at = int(hashlib.md5(b"store-1").hexdigest(), 16)
-    assert is_home(Shard("s", at, at), "store-1")
-    assert not is_home(Shard("s", at + 1, 2**128 - 1), "store-1")
-    assert not is_home(Shard("s", 0, at - 1), "store-1")
-
-
 def test_a_record_with_another_partition_key_belongs_to_this_shards_part_of_its_group() -> None:
     keys = table()
     records: list[Record] = [(("a",), "a"), (("a",), "elsewhere"), (("a",), ""), (("a",), "a")]
@@ -99,7 +88,7 @@ def test_a_record_with_another_partition_key_belongs_to_this_shards_part_of_its_
 
 
 def test_a_record_that_an_explicit_hash_key_sent_here_joins_that_part() -> None:
-    keys, foreign = table(shard=LOWER), next(k for k in map(str, range(99)) if is_home(UPPER, k))
+    keys, foreign = table(shard=LOWER), next(foreign_keys())
     records: list[Record] = [((foreign,), "other key"), ((foreign,), foreign), ((foreign,), "x")]
     assert feed(keys, records) == [0, 0, 0]
     assert shown(keys) == [((foreign,), LOWER.id)]
@@ -172,10 +161,11 @@ def test_neither_cuts_nor_restores_change_an_index_or_a_group(
     for start, stop in pairwise(sorted({0, len(all_), *cuts} & set(range(len(all_) + 1)))):
         found += feed(moved, all_[start:stop])
         successor = table(*fields, shard=shard, max_=max_)
-        successor.restore(moved.names())
+        successor.restore(moved.names(), moved.places)
         moved = successor
     assert found == expected
     assert moved.groups == steady.groups
+    assert moved.places == steady.places
 
 
 @settings(deadline=None)
@@ -193,10 +183,53 @@ def test_groups_have_different_texts(all_: list[Record], shard: Shard) -> None:
         [(["a", "b"], None)],
         [([], None)],
         [([OTHER], WHOLE.id), ([OTHER], WHOLE.id)],
-        [([str(i)], None) for i in range(12)],
     ],
-    ids=["twice", "two values", "no value", "two others", "too many"],
+    ids=["twice", "two values", "no value", "two others"],
 )
 def test_keys_that_cannot_be_this_rules_are_refused(names: Any) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        table(max_=10).restore(names)
+        table().restore(names, bytes(16 * len(names)))
+
+
+def test_keys_without_their_places_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 keys, 15 bytes of places"):
+        table().restore([(["a"], None)], bytes(15))
+
+
+# ---- adoption -------------------------------------------------------------------------------
+
+
+def test_children_of_a_split_adopt_each_key_with_a_home_once_in_the_parents_order() -> None:
+    parent = table()
+    feed(parent, [*at_home(*(f"store-{i}" for i in range(40))), (("store-1",), "elsewhere")])
+    found: list[list[int]] = []
+    for shard in (LOWER, UPPER):
+        child = table(shard=shard)
+        heirs = child.adopt(parent.names(), parent.places).tolist()
+        adopted = [i for i, heir in enumerate(heirs) if heir >= 0]
+        assert [heirs[i] for i in adopted] == list(range(len(child)))
+        assert child.groups == [parent.groups[i] for i in adopted]
+        assert feed(child, at_home(*(group.key[0][1] for group in child.groups))) == list(
+            range(len(child))
+        )
+        found.append(adopted)
+    assert sorted(found[0] + found[1]) == list(range(40))
+
+
+def test_adoption_takes_more_keys_than_the_bound_but_then_no_new_one() -> None:
+    parent, child = table(), table(max_=3)
+    feed(parent, at_home(*"abcde"))
+    child.adopt(parent.names(), parent.places)
+    assert feed(child, at_home("a", "e", "f")) == [0, 4, 5]
+    assert shown(child)[5:] == [((OTHER,), WHOLE.id)]
+    successor = table(max_=3)
+    successor.restore(child.names(), child.places)
+    assert feed(successor, at_home("a", "e", "f")) == [0, 4, 5]
+
+
+def test_a_key_at_home_in_two_parents_is_refused() -> None:
+    parent, child = table(), table()
+    feed(parent, at_home("a"))
+    child.adopt(parent.names(), parent.places)
+    with pytest.raises(ValueError, match="two parents"):
+        child.adopt(parent.names(), parent.places)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.core.pipeline import ShardPipeline
+from processor.core.plan import Plan
 from processor.errors import StateUnreadable
 from processor.model import AggregateSpec, Mark, Position, Shard
 from tests.core import streams
@@ -256,25 +257,16 @@ def test_past_max_groups_new_keys_share_the_window_of_other() -> None:
     assert found == {"store-0": 1, "store-1": 1, "store-2": 1, "__other__": 5}
 
 
-def test_at_the_shards_end_open_windows_close_as_its_part() -> None:
-    pipeline = streams.fresh(streams.plan(streams.rule(detect=())))
-    pipeline.feed(streams.page([one(START_MS, 1), one(START_MS, 2, "store-2")]))
-    details = [json.loads(e.detail) for e in pipeline.end().events]
-    assert [(d["key"]["store"], d["part"]) for d in details] == [
-        ("store-1", f"{streams.SHARD.id}/end"),
-        ("store-2", f"{streams.SHARD.id}/end"),
-    ]
-
-
-def test_at_the_shards_end_keys_with_and_without_a_home_have_ids_of_their_own() -> None:
+def test_at_the_shards_end_only_what_no_child_can_have_is_told() -> None:
     pipeline = streams.fresh(streams.plan(streams.rule(detect=(), max_groups=3)))
     strays = [one(START_MS, i)._replace(partition_key="somebody") for i in (2, 3)]
     others = [one(START_MS, 10 + i, f"store-{i}") for i in range(5)]
     pipeline.feed(streams.page([one(START_MS, 1), *strays, *others]))
     events = pipeline.end().events
-    found = {d["key"]["store"]: d["count"] for d in (json.loads(e.detail) for e in events)}
-    assert len({event.id for event in events}) == len(events) == 4
-    assert found["__other__"] == 3
+    details = [json.loads(event.detail) for event in events]
+    assert [(d["key"]["store"], d["count"]) for d in details] == [("__other__", 3), ("store-1", 2)]
+    assert {d["part"] for d in details} == {streams.SHARD.id}
+    assert pipeline.windows_open == 2, "those of store-1 and store-0, which have a home"
 
 
 def test_a_child_says_nothing_under_an_id_that_its_parent_has_used() -> None:
@@ -291,16 +283,97 @@ def test_a_child_says_nothing_under_an_id_that_its_parent_has_used() -> None:
     assert not {event.id for event in first} & {event.id for event in then}
 
 
-def test_of_two_parents_a_child_takes_the_later_watermark_and_all_ids() -> None:
+LOW, HIGH = Shard("low", 0, 2**127 - 1), Shard("high", 2**127, 2**128 - 1)
+LOW_STORE, HIGH_STORE = "store-2", "store-1"  # by their MD5
+
+
+def merged(plan: Plan, low: ShardPipeline, high: ShardPipeline) -> ShardPipeline:
+    child = ShardPipeline(plan, Shard("whole"), "1")
+    child.inherit([high.snapshot(), low.snapshot()])
+    return child
+
+
+def test_a_merged_childs_watermark_begins_at_the_lower_and_the_other_is_a_floor() -> None:
+    """
+    minute   |--0--|--1--|--2--|--3--|--4--|
+    low        x                            its parent stopped in minute 0
+    high             x     x     x          its parent told minute 1, and stopped in minute 3
+    """
     plan = streams.plan(streams.rule(detect=()))
-    parents = [streams.fresh(plan), streams.fresh(plan)]
-    for i, parent in enumerate(parents):
-        parent.feed(streams.page([one(START_MS + i * 1_000, i), one(START_MS + 5, 9)]))
-    child = streams.fresh(plan)
-    child.inherit([parent.snapshot() for parent in parents])
-    assert child.watermark_ms == START_MS + 1_000 - 5_000
-    again = [one(START_MS, n) for n in (0, 1, 9)]
-    assert child.feed(streams.page(again)).counts.duplicates == 3
+    low, high = ShardPipeline(plan, LOW, "1"), ShardPipeline(plan, HIGH, "1")
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    low.feed(streams.page([one(start, 0, LOW_STORE)]))
+    high.feed(streams.page([one(start + n * MINUTE_MS, n, HIGH_STORE) for n in (1, 2, 3)]))
+    child = merged(plan, low, high)
+    assert child.watermark_ms == start - 5_000
+    late = one(start + MINUTE_MS, 11, HIGH_STORE)
+    timely = [one(start + MINUTE_MS, 10, LOW_STORE), one(start + 3 * MINUTE_MS, 12, HIGH_STORE)]
+    step = child.feed(streams.page([late, *timely, one(start, 0, LOW_STORE)]))
+    assert (step.counts.late, step.counts.counted, step.counts.duplicates) == (1, 2, 1)
+    then = child.feed(streams.page([one(start + 6 * MINUTE_MS, 20, LOW_STORE)]))
+    found = [json.loads(event.detail) for event in step.events + then.events]
+    assert [
+        ((d["window"]["start"] - start) // MINUTE_MS, d["key"]["store"], d["count"]) for d in found
+    ] == [(0, LOW_STORE, 1), (1, LOW_STORE, 1), (2, HIGH_STORE, 1), (3, HIGH_STORE, 2)]
+
+
+def test_a_merged_child_without_a_record_goes_idle_from_the_parent_that_had_some() -> None:
+    plan = streams.plan(streams.rule(detect=()))
+    low, high = ShardPipeline(plan, LOW, "1"), ShardPipeline(plan, HIGH, "1")
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    high.feed(streams.page([one(start, 0, HIGH_STORE)]))
+    child = merged(plan, low, high)
+    assert child.watermark_ms == start - 5_000
+    assert child.is_due(start + MINUTE_MS)
+    earlier = [one(start - 9 * MINUTE_MS, 1, LOW_STORE), one(start - 2 * MINUTE_MS, 2, HIGH_STORE)]
+    step = child.feed(streams.page(earlier))
+    assert (step.counts.counted, step.counts.late) == (1, 1), "the silent one has told nothing yet"
+    assert [json.loads(e.detail)["key"]["store"] for e in step.events] == [LOW_STORE]
+    closed = child.mark(Mark(Position("trim_horizon"), "idle", start + MINUTE_MS)).events
+    assert [json.loads(e.detail)["key"]["store"] for e in closed] == [HIGH_STORE]
+
+
+def test_a_floor_that_the_watermark_has_passed_leaves_no_trace() -> None:
+    plan = streams.plan(streams.rule(detect=()))
+    low, high = ShardPipeline(plan, LOW, "1"), ShardPipeline(plan, HIGH, "1")
+    low.feed(streams.page([one(START_MS, 0, LOW_STORE)]))
+    high.feed(streams.page([one(START_MS + MINUTE_MS, 1, HIGH_STORE)]))
+    child = merged(plan, low, high)
+    assert b"floors\x91" in child.snapshot()
+    child.feed(streams.page([one(START_MS + 2 * MINUTE_MS, 2, LOW_STORE)]))
+    assert b"floors\x90" in child.snapshot()
+
+
+def test_a_rule_that_the_parent_did_not_have_begins_anew() -> None:
+    old, new = streams.plan(streams.rule(detect=())), streams.plan(streams.rule(size_ms=7_000))
+    parent, child = streams.fresh(old), streams.fresh(new)
+    parent.feed(streams.page([one(START_MS, 1)]))
+    child.inherit([parent.snapshot()])
+    assert child.windows_open == 0
+    assert child.watermark_ms == parent.watermark_ms
+
+
+def test_a_window_of_many_keys_is_told_in_steps_of_bounded_work_that_are_one_together() -> None:
+    plan = streams.plan(streams.rule(detect=streams.DETECTS[1:2]))
+    stores = [one(START_MS, i, f"store-{i}") for i in range(6_000)]
+    closing = one(START_MS + 200_000, 9_999, "store-0")
+    one_step, in_turns = streams.fresh(plan), streams.fresh(plan)
+    for pipeline in (one_step, in_turns):
+        pipeline.feed(streams.page(stores))
+    steps = list(in_turns.steps(streams.page([closing])))
+    assert [len(step.events) for step in steps] == [2_351, 2_501, 1_148]
+    whole = one_step.feed(streams.page([closing]))
+    assert [event for step in steps for event in step.events] == whole.events
+    assert steps[-1].counts == whole.counts
+    assert in_turns.snapshot() == one_step.snapshot()
+
+
+def test_what_closes_at_the_shards_end_is_told_in_bounded_steps_too() -> None:
+    pipeline = streams.fresh(streams.plan(streams.rule(detect=()), partition_key=None))
+    pipeline.feed(streams.page([one(START_MS, i, f"store-{i}") for i in range(3_000)]))
+    steps = list(pipeline.finish())
+    assert [len(step.events) for step in steps] == [2_501, 499]
+    assert [step.counts.windows_closed for step in steps] == [0, 3_000]
 
 
 def test_a_long_gap_is_closed_in_steps_of_bounded_work_that_are_one_together() -> None:

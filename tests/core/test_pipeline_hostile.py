@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from processor.core.pipeline import SNAPSHOT_VERSION, ShardPipeline
 from processor.core.plan import Plan
 from processor.errors import StateUnreadable
-from processor.model import AggregateSpec, Mark, Page, Position, WindowSpec
+from processor.model import AggregateSpec, Mark, Page, Position, Shard, WindowSpec
 from tests.core import streams
 from tests.core.streams import MINUTE_MS, START_MS, Record
 
@@ -265,6 +265,23 @@ def test_a_state_of_another_shape_is_refused_or_serves_but_never_breaks_the_shar
                 continue
             pipeline.feed(rest)
             assert not isinstance(old, bytes) or len(old) == len(new)
+    assert refused > 1_000
+
+
+def test_a_child_refuses_a_parents_state_of_another_shape_or_goes_on_with_it() -> None:
+    """What the child has no use for (the bytes of keys without an heir) may pass unseen."""
+    saved, rest = state(), streams.page(STREAM[LENGTH:])
+    refused = 0
+    for path in places(saved):
+        for new in [*WRONG, *resized(at(saved, path))]:
+            child = ShardPipeline(PLANS["usual"], Shard("child", 0, 2**127), "1")
+            try:
+                child.inherit([msgspec.msgpack.encode(damaged(saved, path, new))])
+            except StateUnreadable:
+                refused += 1
+                continue
+            child.feed(rest)
+            child.snapshot()
     assert refused > 1_000
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from processor.core.rules import ABSENCE_HORIZON, Output, Rule
+from processor.core.rules import ABSENCE_HORIZON, Heritage, Output, Rule
 from processor.model import DetectSpec, RuleSpec, WindowSpec
 from tests.core import streams
 
@@ -24,11 +24,17 @@ def rule(detect: tuple[DetectSpec, ...] = (FEW,), **more: Any) -> Rule:
     return Rule(plan, "shop", "1", streams.SHARD)
 
 
-def add(to: Rule, *records: tuple[str, int]) -> Rule:
-    """Records of (store, time)."""
+def add(to: Rule, *records: tuple[str, int], sent_as: str | None = None) -> Rule:
+    """Records of (store, time); their PartitionKey is the store, or `sent_as`."""
     stores = [store for store, _ in records]
     times = np.array([time for _, time in records], dtype=np.int64)
-    to.add([stores], stores, times, {"amount": np.ones(len(records))}, None)
+    to.add(
+        [stores],
+        [sent_as or store for store in stores],
+        times,
+        {"amount": np.ones(len(records))},
+        None,
+    )
     return to
 
 
@@ -146,16 +152,68 @@ def test_the_first_window_has_no_empty_ones_before_it() -> None:
     assert not rule().is_due(2**62)
 
 
-def test_at_the_end_open_windows_close_unjudged_as_the_shards_part() -> None:
-    orders = add(rule(), ("b", NOW_MS), ("a", NOW_MS), ("a", NOW_MS + SIZE_MS))
-    outputs = orders.finish(streams.SHARD.id)
-    assert told(outputs) == [
-        ("a", NOW_MS + SIZE_MS, "window"),
-        ("b", NOW_MS + SIZE_MS, "window"),
-        ("a", NOW_MS + 2 * SIZE_MS, "window"),
+def test_at_the_end_what_has_no_home_closes_unjudged_and_the_rest_stays_open() -> None:
+    """
+    second   |--0--|--1--|
+    a          x     x       at home
+    b          o     o       sent with another PartitionKey
+    """
+    first, second = NOW_MS + SIZE_MS, NOW_MS + 2 * SIZE_MS
+    orders = add(rule(), ("a", NOW_MS), ("a", NOW_MS + SIZE_MS))
+    add(orders, ("b", NOW_MS + SIZE_MS), ("b", NOW_MS), sent_as="elsewhere")
+    outputs = list(orders.finish())
+    assert told(outputs) == [("b", first, "window"), ("b", second, "window")]
+    assert {json.loads(o.event.detail)["part"] for o in outputs} == {streams.SHARD.id}
+    assert list(orders.finish()) == []
+    assert [what for what in told(advance(orders, second)) if what[2] == "window"] == [
+        ("a", first, "window"),
+        ("a", second, "window"),
     ]
-    assert {json.loads(o.event.detail)["part"] for o in outputs} == {f"{streams.SHARD.id}/end"}
-    assert orders.finish(streams.SHARD.id) == []
+
+
+# ---- adoption -------------------------------------------------------------------------------
+
+
+def merged(*parents: Rule) -> Rule:
+    child = rule()
+    child.adopt([Heritage((), parent.snapshot()) for parent in parents])
+    return child
+
+
+def judged(outputs: list[Output]) -> list[tuple[str, int, str]]:
+    return [row for row in told(outputs) if row[2] != "window"]
+
+
+def test_a_merged_child_judges_each_parents_keys_from_that_parents_last_window_on() -> None:
+    """
+    second   |--0--|--1--|--2--|--3--|
+    a          x  ^                       its shard stopped here: silent since
+    b          x     x     x  ^           its shard stopped here: judged up to second 2
+    """
+    slow, fast = rule(), rule()
+    advance(add(slow, ("a", NOW_MS), ("a", NOW_MS)), NOW_MS + SIZE_MS)
+    for second in range(3):
+        at = NOW_MS + second * SIZE_MS
+        advance(add(fast, ("b", at), ("b", at)), at + SIZE_MS)
+    child = merged(slow, fast)
+    assert waves(child) == (NOW_MS + SIZE_MS, 0)
+    assert judged(advance(child, NOW_MS + 3 * SIZE_MS)) == [("a", NOW_MS + 2 * SIZE_MS, "opened")]
+    assert judged(advance(child, NOW_MS + 4 * SIZE_MS)) == [("b", NOW_MS + 4 * SIZE_MS, "opened")]
+
+
+def test_a_parent_whose_empty_windows_are_used_up_holds_nobody_back() -> None:
+    done, going = add(rule(), ("a", NOW_MS)), add(rule(), ("b", NOW_MS + 500 * SIZE_MS))
+    advance(done, NOW_MS + 500 * SIZE_MS)
+    advance(going, NOW_MS + 501 * SIZE_MS)
+    assert waves(merged(done, going)) == (NOW_MS + 501 * SIZE_MS, 0)
+    assert waves(merged(done)) == (NOW_MS + (1 + ABSENCE_HORIZON) * SIZE_MS, ABSENCE_HORIZON)
+
+
+def test_a_parent_without_a_key_for_the_child_says_nothing_of_its_windows() -> None:
+    strange = add(rule(), ("a", NOW_MS), sent_as="elsewhere")
+    advance(strange, NOW_MS + SIZE_MS)
+    assert waves(merged(strange)) == (None, 0)
+    assert len(merged(strange, rule()).keys) == 0
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,49 @@ def test_restored_is_as_never_stopped_and_cuts_leave_no_trace(
     assert moved.snapshot() == steady.snapshot() == table().snapshot()
 
 
+@settings(deadline=None)
+@given(records, st.sets(st.integers(0, 4)))
+def test_of_some_keys_a_window_closes_and_stays_open_for_the_others(
+    all_: list[Record], some: set[int]
+) -> None:
+    windows, only = add(table(), all_), np.isin(np.arange(5), list(some))
+    for end, expected in naive(all_, SIZE_MS, 0).items():
+        found = rows(windows.close(end, only)) + rows(windows.close(end))
+        assert sorted(found) == expected
+        assert {row[0] for row in found[: sum(row[0] in some for row in found)]} <= some
+    assert len(windows) == 0
+
+
+@settings(deadline=None)
+@given(records, records, st.permutations(range(5)), st.integers(0, 5))
+def test_heirs_go_on_with_the_windows_of_their_keys(
+    first: list[Record], then: list[Record], order: list[int], n_heirs: int
+) -> None:
+    """Key k of the parent is key heirs[k] of the child, where it has an heir."""
+    parent, child = add(table(), first), table()
+    heirs = np.array([key if key < n_heirs else -1 for key in order])
+    child.adopt(parent.snapshot(), heirs)
+    assert child.snapshot() == _again(child)
+    mine = [(int(heirs[key]), time, amount) for key, time, amount in then if heirs[key] >= 0]
+    add(child, mine, len(first))
+    had = [(int(heirs[key]), time, amount) for key, time, amount in first]
+    expected = naive([*had, *mine], SIZE_MS, 0)
+    for end in child.ends_ms():
+        closed = rows(child.close(end))
+        assert [row[:5] for row in closed] == [
+            row[:5]
+            for row in expected[end]
+            if row[0] >= 0  # type: ignore[index]
+        ]
+
+
+def _again(windows: WindowTable) -> object:
+    """Its snapshot, by way of another table."""
+    saved, other = windows.snapshot(), table()
+    other.restore(saved, 5)
+    return other.snapshot()
+
+
 def test_a_window_takes_its_start_and_not_its_end() -> None:
     """
     time     |0 . . . . . . . . 9|10 . . . . . . . 19|20

@@ -427,25 +427,54 @@ def test_asked_to_end_while_the_bus_is_down_it_gives_up_and_the_next_one_puts_it
     run(main())
 
 
-def test_at_a_shards_end_its_windows_close_and_its_children_are_read() -> None:
+def test_at_a_shards_end_its_children_take_its_windows_over_and_tell_each_once() -> None:
     async def main() -> None:
-        town = Town()
+        town = Town(checkpoint_ms=1_000)
         life = town.start()
-        town.put(*ticks("a", range(3)))
-        await until(lambda: has_taken(life, 3))
-        half = 2**127
-        children = [
-            Shard("shardId-000000000001", 0, half - 1, (SHARD,)),
-            Shard("shardId-000000000002", half, 2**128 - 1, (SHARD,)),
-        ]
-        town.source.close(SHARD, children=children)
-        town.put(tick("b", 90), shard=children[0].id)
+        town.put(*ticks("ab", range(3)))
+        await until(lambda: has_taken(life, 6))
+        children = _split(town)
         await until(lambda: set(life.worker.shards()) == {child.id for child in children})
         assert (town.row().ended, town.row().position) == (True, END)
-        assert town.windows() == {("a", 0): (3, 3)}
+        assert town.windows() == {}
+        for key in "ab":  # "a" belongs to the lower half, "b" to the upper
+            town.put(tick(key, 30, 7), tick(key, 61), shard=children["ab".index(key)].id)
+        await until(lambda: len(town.windows()) == 2)
+        assert town.windows() == {("a", 0): (4, 10), ("b", 0): (4, 10)}
         await life.stop()
 
     run(main())
+
+
+def test_a_child_commits_what_it_took_over_before_its_first_record() -> None:
+    """Else its parents' states would have to stay as long as nobody writes to it."""
+
+    async def main() -> None:
+        town = Town(checkpoint_ms=1_000)
+        life = town.start()
+        town.put(*ticks("ab", range(3)))
+        await until(lambda: has_taken(life, 6))
+        children = _split(town)
+        await until(lambda: len(town.content.shards) == 3)
+        await until(lambda: all(town.row(child.id).commit > 0 for child in children))
+        await life.kill()
+        town.put(tick("a", 61), shard=children[0].id)
+        successor = town.start()
+        await until(lambda: len(town.windows()) == 1)
+        assert town.windows() == {("a", 0): (3, 3)}
+        await successor.stop()
+
+    run(main())
+
+
+def _split(town: Town) -> list[Shard]:
+    half = 2**127
+    children = [
+        Shard("shardId-000000000001", 0, half - 1, (SHARD,)),
+        Shard("shardId-000000000002", half, 2**128 - 1, (SHARD,)),
+    ]
+    town.source.close(SHARD, children=children)
+    return children
 
 
 # ---- states that can't be used --------------------------------------------------------------
