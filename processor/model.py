@@ -30,13 +30,17 @@ Rows = npt.NDArray[np.intp]
 
 
 class SourceSpec(Struct, frozen=True):
-    """Where records come from. `start`: `trim_horizon`, `latest` or an ISO 8601 time."""
+    """Where records come from. `start`: `trim_horizon`, `latest` or an ISO 8601 time.
+
+    `on_gap`: what to do where records were past retention before they were read.
+    """
 
     stream: str  # name or ARN
     start: str = "trim_horizon"
     decode: tuple[str, ...] = ("json",)
     outside_range: Literal["keep", "drop"] = "keep"  # events of an aggregate, by their own key
     region: str | None = None
+    on_gap: Literal["stop", "continue"] = "stop"
 
 
 class EventSpec(Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
+from processor.errors import RetentionGap
 from processor.model import DeadLetter, DerivedEvent, Page, Position, Shard, Step, StreamInfo
 
 
@@ -226,6 +227,9 @@ class StepObserver(Protocol):
 
     def on_step(self, shard_id: str, step: Step, seconds: float) -> None:
         """A step's effects are done, `seconds` after its page was taken."""
+
+    def on_gap(self, shard_id: str, error: RetentionGap) -> None:
+        """Records were past retention before they were read: the shard stops, or goes on."""
 
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
         """A state that was read can't be restored; the pair before it is tried."""

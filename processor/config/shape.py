@@ -146,4 +146,9 @@ def source() -> tuple[Key, ...]:
             "What becomes of an aggregate's events whose own key is not the shard's; both count.",
         ),
         Key("region", values.REGION, "Where the stream is, if not in the environment's region."),
+        Key(
+            "on_gap",
+            values.choice(("stop", "continue")),
+            "Records past retention before they were read: park the shard, or count and go on.",
+        ),
     )

@@ -7,10 +7,11 @@ headers (1 s resolution) and MillisBehindLatest.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
+from zlib import crc32
 
 from processor.errors import ConfigError
-from processor.model import TRIM_HORIZON, Position
+from processor.model import TRIM_HORIZON, Page, Position
 
 IDLE_AFTER_MS = 30_000
 ANSWERS_APART_MS_MAX = 5_000
@@ -79,22 +80,72 @@ def is_end(*, is_listed: bool, is_closed: bool) -> bool:
 
 # ---- gaps -----------------------------------------------------------------------------------
 
+# Dates are whole seconds, hosts of the service differ by up to five, and so may MillisBehindLatest.
+GAP_MS_MIN = 10_000
+# How old a row's moment may get while a shard is idle. A worker and its successor may thus both be
+# away for 23 of the service's least 24 hours; 1,000 idle shards write 0.3 times a second for it.
+NOTE_MS = 3_600_000
+NOTE_SPREAD_MS = 900_000
 
-def read_until_ms(millis_behind: int, date_ms: int) -> int:
-    """A moment before which no record of the shard is unread, by the last answer taken.
 
-    `Date` is cut to whole seconds, so it may be early, never late: the moment is safe.
-    """
-    return date_ms - millis_behind
+class Gap(NamedTuple):
+    """Arrival times of records that may be lost: from `first_ms`, and before `last_ms`."""
+
+    first_ms: int
+    last_ms: int
 
 
-def retention_gap_ms(read_until_ms: int, date_ms: int, retention_ms: int) -> int:
-    """How much arrival time lies between what was read and what is still held; 0: nothing is lost.
+class Unread:
+    """A moment before which no record of a shard is unread, and what retention took since then.
 
     A shard that was idle for longer than its retention has no gap as long as somebody kept asking:
-    `read_until_ms` moves on with every empty answer, where the position stands still.
+    the moment moves on with every empty answer, where the position stands still. None: nobody has
+    read the shard yet, and what was gone before we came is no loss of ours.
     """
-    return max(0, date_ms - retention_ms - read_until_ms)
+
+    def __init__(self, until_ms: int | None) -> None:
+        self.until_ms = until_ms
+
+    def __repr__(self) -> str:
+        return f"<Unread from {self.until_ms} on>"
+
+    def gap(self, page: Page, retention_ms: int) -> Gap | None:
+        """What lies between the moment and the oldest record still held; before `page` is taken.
+
+        The service trims late: a record older than retention that came is the oldest still held.
+        """
+        if self.until_ms is None or _tells_nothing(page):
+            return None
+        held_from_ms = page.date_ms - retention_ms
+        if len(page):
+            held_from_ms = min(held_from_ms, int(page.arrivals_ms[0]))
+        if held_from_ms - self.until_ms <= GAP_MS_MIN:
+            return None
+        return Gap(self.until_ms, held_from_ms)
+
+    def on_taken(self, page: Page) -> None:
+        """`page` is counted, whole. The last page of a shard says nothing of its children, who
+        begin with the moment of their parents: so its Date does not count, but its records do."""
+        if _tells_nothing(page):
+            return
+        if page.children is None:
+            until_ms = page.date_ms - page.millis_behind
+        elif len(page):
+            until_ms = int(page.arrivals_ms[-1])
+        else:
+            return
+        self.until_ms = until_ms if self.until_ms is None else max(self.until_ms, until_ms)
+
+
+def is_note_due(until_ms: int | None, noted_ms: int, shard_id: str) -> bool:
+    """Whether the moment should be committed though nothing else is to be; spread over shards."""
+    spread_ms = crc32(shard_id.encode()) % NOTE_SPREAD_MS
+    return until_ms is not None and until_ms - noted_ms >= NOTE_MS - spread_ms
+
+
+def _tells_nothing(page: Page) -> bool:
+    """An empty page while behind is the service's way of looking further: no record, no end."""
+    return not len(page) and page.millis_behind > 0 and page.children is None
 
 
 # ---- idle is not behind ---------------------------------------------------------------------

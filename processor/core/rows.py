@@ -5,7 +5,7 @@ owner, epoch and commit number still are what `before` says. The functions here 
 
     claimed    owner, epoch + 1            released   no owner, a successor named
     committed  commit + 1, a new pair      ended      commit + 1, at END for good
-    marked     commit + 1, one more mark
+    marked     commit + 1, one more mark   noted      commit + 1, idle: nothing but the time
 
 So what a stale epoch writes is refused whatever it is, and a late repeat of a write that happened
 is refused too. A row never holds state, only references: it is read and billed whole.
@@ -138,7 +138,7 @@ class ShardRow(Struct, frozen=True):
 
     `shard.parents` are only those that must end first. `successor`: who may claim it before anybody
     else; `moved`: released to balance, so its next owner lets it rest. `pairs` are the last two,
-    oldest first, and never none.
+    oldest first, and never none. `caught_up_at_ms`: what arrived before it has been read.
     """
 
     stream: StreamKey
@@ -227,6 +227,11 @@ def marked(row: ShardRow, mark: Mark, write_id: str) -> ShardRow:
     assert len(row.marks) < MARKS_MAX, f"{row.id}: {MARKS_MAX} marks without a checkpoint"
     entry = CommittedMark(row.commit + 1, mark)
     return replace(row, commit=entry.commit, write_id=write_id, marks=(*row.marks, entry))
+
+
+def noted(row: ShardRow, caught_up_at_ms: int, write_id: str) -> ShardRow:
+    """An idle shard's position stands still; that it was asked for records shows here."""
+    return replace(row, commit=row.commit + 1, write_id=write_id, caught_up_at_ms=caught_up_at_ms)
 
 
 def ended(row: ShardRow, base: Pair, new: Pair, write_id: str) -> ShardRow:

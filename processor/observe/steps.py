@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from processor.core.events import ANOMALY_TYPES
+from processor.errors import RetentionGap
 from processor.model import Counts, DeadLetter, DerivedEvent, Step
 from processor.observe.board import Board
 
@@ -74,6 +75,14 @@ class StepReporter:
         self._tell_anomalies(shard_id, told)
         self._tell_rejects(step.dead_letters)
         self._tell_windows(shard_id, step.events)
+
+    def on_gap(self, shard_id: str, error: RetentionGap) -> None:
+        metrics = self._board.metrics
+        metrics.add("retention_gaps_total")
+        metrics.add("retention_gap_seconds_total", (error.last_ms - error.first_ms) / 1_000)
+        self._board.log.error(
+            "retention_gap", message="records were lost", shard_id=shard_id, error=error
+        )
 
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
         """A state that was read can't be restored; the pair before it is tried."""

@@ -16,7 +16,16 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from processor.core.rows import Pair, ShardRow, committed, ended, is_ahead, marked, unreferenced
+from processor.core.rows import (
+    Pair,
+    ShardRow,
+    committed,
+    ended,
+    is_ahead,
+    marked,
+    noted,
+    unreferenced,
+)
 from processor.core.seeking import inherits
 from processor.core.stream import Part, whole
 from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
@@ -43,6 +52,7 @@ class Restored(NamedTuple):
     state: bytes | None
     marks: tuple[Mark, ...]
     inherited: tuple[bytes, ...] = ()  # the last states of the parents, for a fresh shard
+    caught_up_at_ms: int | None = None  # what arrived before has been read; None: nobody knows
 
 
 class Keeper(Protocol):
@@ -61,6 +71,10 @@ class Keeper(Protocol):
         """Until effects may start again."""
 
     async def child_rows(self, row: ShardRow, children: tuple[Shard, ...]) -> list[ShardRow]: ...
+
+    @property
+    def retention_ms(self) -> int:
+        """How long the stream keeps a record, as last described."""
 
     def on_committed(self, row: ShardRow) -> None: ...
 
@@ -92,6 +106,11 @@ class Lease:
     def __repr__(self) -> str:
         state = "open" if self._is_open else "closed"
         return f"<Lease {self.shard.id} epoch {self.epoch} at {self.row.position} {state}>"
+
+    @property
+    def retention_ms(self) -> int:
+        """How long the stream keeps a record, as last described."""
+        return self._keeper.retention_ms
 
     # ---- validity
 
@@ -136,9 +155,12 @@ class Lease:
             state, self._stored = loaded or (None, None)
             self._base = pair
             marks = tuple(entry.mark for entry in self.row.marks if is_ahead(entry, pair))
-            inherited = await self._inherited() if state is None and inherits(pair) else ()
+            is_fresh = state is None and inherits(pair)
+            parents = await self._parents() if is_fresh else []
+            inherited = await self._inherited(parents)
             self._keeper.states.prefetched.drop(self.shard.id)
-            return Restored(pair.position, state, marks, inherited)
+            caught_up = self.row.caught_up_at_ms or _opened_after_ms(parents)
+            return Restored(pair.position, state, marks, inherited, caught_up)
         raise StateUnreadable(self.shard.id, reason)
 
     async def pack(self, message: Iterable[Part]) -> Captured:
@@ -168,11 +190,7 @@ class Lease:
             stored = await self._store(before, write_id, captured)
             pair = Pair(position, before.commit + 1, stored.ref)
             after = committed(before, self._base, pair, write_id)
-            return (
-                after
-                if caught_up_at_ms is None
-                else replace(after, caught_up_at_ms=caught_up_at_ms)
-            )
+            return _caught_up(after, caught_up_at_ms)
 
         async with self._lock:
             before, after = await self._observed(self._settle(change, self._keeper.table.write))
@@ -188,8 +206,22 @@ class Lease:
         async with self._lock:
             await self._settle(change, self._keeper.table.write)
 
+    async def note(self, caught_up_at_ms: int) -> None:
+        """Commit only that nothing older is unread. Raises and waits like `checkpoint`."""
+
+        async def change(before: ShardRow, write_id: str) -> ShardRow:
+            return noted(before, caught_up_at_ms, write_id)
+
+        async with self._lock:
+            await self._settle(change, self._keeper.table.write)
+
     async def end(
-        self, position: Position, state: bytes | Captured, children: tuple[Shard, ...]
+        self,
+        position: Position,
+        state: bytes | Captured,
+        children: tuple[Shard, ...],
+        *,
+        caught_up_at_ms: int | None = None,
     ) -> None:
         """Commit the shard's last pair, at END, and create its children, in one transaction.
 
@@ -203,7 +235,8 @@ class Lease:
             async def change(before: ShardRow, write_id: str) -> ShardRow:
                 stored = await self._store(before, write_id, captured)
                 pair = Pair(position, before.commit + 1, stored.ref)
-                return ended(before, self._base, pair, write_id)
+                after = ended(before, self._base, pair, write_id)
+                return _caught_up(after, caught_up_at_ms)
 
             async def write(before: ShardRow, after: ShardRow) -> Written:
                 return await self._keeper.table.end(before, after, rows)
@@ -265,16 +298,18 @@ class Lease:
     async def _read(self) -> ShardRow | None:
         return await self._keeper.table.read_shard(self.row.stream, self.shard.id)
 
-    async def _inherited(self) -> tuple[bytes, ...]:
-        """What the parents ended with; of one that was gone at the application's start, nothing."""
-        states = []
+    async def _parents(self) -> list[ShardRow]:
+        """Rows of the parents that ended; one that was gone at the application's start has none."""
+        rows = []
         for parent in self.shard.parents:
             read = functools.partial(self._keeper.table.read_shard, self.row.stream, parent)
-            row = await self._retry("read a parent's row", read)
-            loaded = await self._state_of(row.pairs[-1]) if row and row.ended else None
-            if loaded is not None:
-                states.append(loaded[0])
-        return tuple(states)
+            rows.append(await self._retry("read a parent's row", read))
+        return [row for row in rows if row is not None and row.ended]
+
+    async def _inherited(self, parents: list[ShardRow]) -> tuple[bytes, ...]:
+        """What the parents ended with."""
+        loaded = [await self._state_of(row.pairs[-1]) for row in parents]
+        return tuple(one[0] for one in loaded if one is not None)
 
     async def _state_of(self, pair: Pair) -> tuple[bytes, Stored] | None:
         ref = pair.state
@@ -351,3 +386,13 @@ class Lease:
 def _timeout_s(size: int) -> float:
     """For a state of that size; nothing refers to it while it is put, so validity may pass."""
     return SHARD_CALL_TIMEOUT_S + size / STATE_BYTES_PER_S
+
+
+def _caught_up(row: ShardRow, at_ms: int | None) -> ShardRow:
+    return row if at_ms is None else replace(row, caught_up_at_ms=at_ms)
+
+
+def _opened_after_ms(parents: list[ShardRow]) -> int | None:
+    """A moment at which the parents were still open: nothing of their child is older."""
+    moments = [row.caught_up_at_ms for row in parents if row.caught_up_at_ms is not None]
+    return max(moments, default=None)

@@ -22,7 +22,14 @@ from processor.core.audit import describe
 from processor.core.leases import Machine
 from processor.core.rows import ShardRow
 from processor.core.stages import Stage, TaskEnd
-from processor.errors import LeaseLost, Outage, StateUnreadable, StreamReplaced, Unavailable
+from processor.errors import (
+    LeaseLost,
+    Outage,
+    RetentionGap,
+    StateUnreadable,
+    StreamReplaced,
+    Unavailable,
+)
 from processor.model import Shard
 from processor.ports import Clock, LeaseTable, ObjectStore
 from processor.runtime.lease import Lease as Lease
@@ -424,6 +431,10 @@ class LeaseLoop:
         known = self._machine.rows().keys()
         return await self._shards.child_rows(row, children, known, self._machine.worker_id)
 
+    @property
+    def retention_ms(self) -> int:
+        return self._shards.retention_ms
+
     def on_committed(self, row: ShardRow) -> None:
         self._machine.on_committed(row)
 
@@ -450,11 +461,12 @@ def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
 
 
 def _end_by(error: Exception) -> TaskEnd:
-    """What an error says about the shard: lost, unreadable, worth waiting for, or wrong."""
+    """What an error says about the shard: lost, unreadable (a state, or what the stream does not
+    hold any more), worth waiting for, or wrong."""
     match error:
         case LeaseLost():
             return "lost"
-        case StateUnreadable():
+        case StateUnreadable() | RetentionGap():
             return "unreadable"
         case Outage() | Unavailable() | StreamReplaced():
             return "waited"

@@ -18,11 +18,12 @@ from typing import Literal
 from msgspec import Struct
 
 from processor.core import pages
+from processor.core.events import dead_letter_id
 from processor.core.pipeline import ShardPipeline, Totals
 from processor.core.plan import Plan
-from processor.core.progress import Idle
+from processor.core.progress import Idle, Unread, is_note_due
 from processor.core.rows import MARKS_MAX
-from processor.errors import StateUnreadable
+from processor.errors import RetentionGap, StateUnreadable
 from processor.model import (
     END,
     DeadLetter,
@@ -88,7 +89,8 @@ class ShardLoop:
         self._is_dirty = False
         interval_s = road.plan.pipeline.state.checkpoint_ms / 1_000
         self._checkpoints = Checkpoints(lease, road.clock, interval_s)
-        self._caught_up_at_ms: int | None = None
+        self._unread = Unread(None)
+        self._noted_ms = 0
         self._lag_ms: int | None = None
         self.has_ended = False  # the shard, and its end is committed
         self._do("restoring")
@@ -150,6 +152,7 @@ class ShardLoop:
 
     def _begin(self, restored: Restored) -> None:
         self._position = self._pipeline.position = restored.position
+        self._unread = Unread(restored.caught_up_at_ms)
         self._marks = pages.pending(restored.marks, restored.position)
         if restored.state is not None:
             self._pipeline.restore(restored.state, restored.position)
@@ -168,13 +171,37 @@ class ShardLoop:
             page = await unless(self._lease.stopping, reader.read())
             if page is None:
                 return None
+            await self._mind_gap(page)
             if not await self._take(page):
                 return None
             if page.children is not None:
                 return page.children
             await self._advance_if_idle(page)
             await self._checkpoint_if_due()
+            await self._note_if_due()
         return None
+
+    async def _mind_gap(self, page: Page) -> None:
+        """Tell of records that retention took before they were read; RetentionGap if that is to
+        stop the shard."""
+        gap = self._unread.gap(page, self._lease.retention_ms)
+        if gap is None:
+            return
+        error = RetentionGap(self._lease.shard.id, gap.first_ms, gap.last_ms)
+        self._road.observer.on_gap(self._lease.shard.id, error)
+        if self._road.plan.pipeline.source.on_gap == "stop":
+            raise error
+        await self._lease.fence()
+        stream = self._road.plan.pipeline.source.stream
+        await self._road.dead_letters.put([_gap_letter(error, stream, self._position)])
+
+    async def _note_if_due(self) -> None:
+        """So that a shard which is idle for days is not taken for one that nobody read."""
+        noted_ms = self._lease.row.caught_up_at_ms or self._noted_ms
+        if is_note_due(self._unread.until_ms, noted_ms, self._lease.shard.id):
+            assert self._unread.until_ms is not None
+            self._do("checkpointing")
+            await self._lease.note(self._unread.until_ms)
 
     async def _take(self, page: Page) -> bool:
         """Count a page and hand out what it yields; False if asked to finish before its end."""
@@ -221,8 +248,8 @@ class ShardLoop:
     def _note(self, page: Page) -> None:
         """What a whole page tells of the shard's time."""
         self._lag_ms = page.millis_behind
-        if not page.millis_behind:
-            self._caught_up_at_ms = page.date_ms
+        self._unread.on_taken(page)
+        self._noted_ms = self._noted_ms or page.date_ms
         if page.errors:
             self._idle.on_error()
         self._idle.on_answer(len(page), page.millis_behind, page.date_ms)
@@ -267,7 +294,7 @@ class ShardLoop:
         assert self._position is not None
         self._do("checkpointing")
         parts = self._pipeline.parts()
-        await self._checkpoints.begin(self._position, parts, self._caught_up_at_ms)
+        await self._checkpoints.begin(self._position, parts, self._unread.until_ms)
         self._is_dirty = False
 
     async def _checkpoint(self) -> None:
@@ -282,7 +309,7 @@ class ShardLoop:
         self._do("checkpointing")
         await self._checkpoints.settle()
         state = await self._lease.pack(self._pipeline.parts())
-        await self._lease.end(END, state, children)
+        await self._lease.end(END, state, children, caught_up_at_ms=self._unread.until_ms)
         self._position = END
         self.has_ended = True
 
@@ -302,4 +329,17 @@ def _refused(event: DerivedEvent, code: str, message: str, shard_id: str) -> Dea
         payload=event.detail,
         shard_id=shard_id,
         arrival_ms=event.arrival_ms,
+    )
+
+
+def _gap_letter(error: RetentionGap, stream: str, position: Position | None) -> DeadLetter:
+    """Where the lost records would have come; the same again if this is repeated."""
+    return DeadLetter(
+        id=dead_letter_id(stream, error.shard_id, f"gap {position}", 0),
+        reason="retention_gap",
+        detail=str(error),
+        payload=b"",
+        shard_id=error.shard_id,
+        sequence_number=position.value if position else "",
+        arrival_ms=error.first_ms,
     )

@@ -18,6 +18,7 @@ from processor.ports import Clock
 
 CAUGHT_UP_S = 0.25
 PAGE_RECORDS_MAX = 1_000
+RETENTION_MS = 86_400_000
 
 
 class _Log:
@@ -62,8 +63,11 @@ class MemorySource:
         clock: Clock,
         *,
         page_records_max: int = PAGE_RECORDS_MAX,
+        caught_up_s: float = CAUGHT_UP_S,
+        retention_ms: int = RETENTION_MS,
     ) -> None:
-        self._info = StreamInfo(name, f"memory:{name}", clock.wall_ms(), 0)
+        self._info = StreamInfo(name, f"memory:{name}", clock.wall_ms(), 0, retention_ms)
+        self._caught_up_s = caught_up_s
         self._logs = {shard.id: _Log(shard) for shard in shards}
         self._clock = clock
         self._page_records_max = page_records_max
@@ -136,7 +140,7 @@ class MemorySource:
         """Until there may be something at `index`; None if the shard is past retention."""
         log = self._logs.get(shard_id)
         is_caught_up = log is not None and index >= len(log.payloads) and not log.shard.is_closed
-        await self._clock.sleep(CAUGHT_UP_S if is_caught_up else 0)
+        await self._clock.sleep(self._caught_up_s if is_caught_up else 0)
         while self._is_deleted:  # an outage, until somebody makes it again
             await self._clock.sleep(CAUGHT_UP_S)
         self._trim()

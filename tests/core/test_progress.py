@@ -1,19 +1,21 @@
 """A shard's start, end, gaps and idleness, as told from the service's answers."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.progress import (
+    Gap,
     Idle,
+    Unread,
     is_end,
+    is_note_due,
     outcome_of,
-    read_until_ms,
-    retention_gap_ms,
     start_position,
 )
 from processor.errors import ConfigError
-from processor.model import TRIM_HORIZON, Position
+from processor.model import TRIM_HORIZON, Page, Position
 
 NOON_MS = 1_700_000_000_000
 LATENESS_MS = 5_000
@@ -76,18 +78,106 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
+NOW_MS = 1_700_000_000_000
+
+
+def page(*ages_h: float, behind_h: float = 0, hours: float = 0, is_last: bool = False) -> Page:
+    """Records of those ages, answered `hours` from now."""
+    date_ms = NOW_MS + round(hours * HOUR_MS)
+    arrivals_ms = [date_ms - round(age * HOUR_MS) for age in ages_h]
+    return Page(
+        payloads=[b""] * len(ages_h),
+        sequence_numbers=[str(n + 1) for n in range(len(ages_h))],
+        partition_keys=[""] * len(ages_h),
+        arrivals_ms=np.array(arrivals_ms, np.int64),
+        millis_behind=round(behind_h * HOUR_MS),
+        date_ms=date_ms,
+        children=() if is_last else None,
+    )
+
+
+def hours(gap: Gap | None) -> tuple[float, float] | None:
+    return gap and ((gap.first_ms - NOW_MS) / HOUR_MS, (gap.last_ms - NOW_MS) / HOUR_MS)
+
+
 @pytest.mark.parametrize(
-    ("last_answer", "now_ms", "gap_ms"),
+    ("until_h", "found", "gap"),
     [
-        # (millis behind, Date) of the last answer taken, retention of a day
-        ((0, 0), DAY_MS, 0),
-        ((0, 0), DAY_MS + HOUR_MS, HOUR_MS),
-        ((HOUR_MS, 2 * HOUR_MS), DAY_MS + HOUR_MS, 0),
-        ((HOUR_MS, 2 * HOUR_MS), DAY_MS + 3 * HOUR_MS, 2 * HOUR_MS),
+        # a retention of a day; the last worker knew of everything until `until_h`
+        (-24, page(), None),
+        (-25, page(), (-25, -24)),  # whether there were records, nobody can know
+        (-30, page(2, 1), (-30, -24)),  # the oldest that came is 2 h old
+        (-30, page(23.5), (-30, -24)),
+        (-30, page(30, 29), None),  # the service had not trimmed yet
+        (-30, page(27, 26), (-30, -27)),
+        (-30, page(behind_h=5), None),  # it looks further: the next answer tells
+        (-30, page(is_last=True), (-30, -24)),  # a shard past retention
+        (-2, page(1), None),
     ],
 )
-def test_a_gap_is_what_retention_passed_since_the_last_answer(last_answer, now_ms, gap_ms):
-    assert retention_gap_ms(read_until_ms(*last_answer), now_ms, DAY_MS) == gap_ms
+def test_a_gap_lies_between_what_was_read_and_what_is_still_held(until_h, found, gap):
+    unread = Unread(NOW_MS + until_h * HOUR_MS)
+    assert hours(unread.gap(found, DAY_MS)) == gap
+
+
+def test_a_shard_that_nobody_has_read_has_no_gap():
+    assert Unread(None).gap(page(1), DAY_MS) is None
+
+
+def test_a_shard_that_is_idle_for_days_has_no_gap_while_somebody_asks():
+    unread = Unread(NOW_MS)
+    for hour in range(100):
+        assert unread.gap(page(hours=hour), DAY_MS) is None
+        unread.on_taken(page(hours=hour))
+    assert unread.until_ms == NOW_MS + 99 * HOUR_MS
+
+
+def test_a_reader_that_retention_overtakes_has_a_gap():
+    """It is 23 h behind, and then away for three; the next records are an hour younger."""
+    unread = Unread(None)
+    unread.on_taken(page(23.5, 23, behind_h=23))
+    assert hours(unread.gap(page(23, hours=3), DAY_MS)) == (-23, -21)
+
+
+def test_a_reader_that_is_a_day_behind_and_still_gets_the_next_record_has_none():
+    unread = Unread(None)
+    unread.on_taken(page(24, behind_h=23.9))
+    assert unread.gap(page(25.9, hours=2), DAY_MS) is None
+
+
+def test_the_moment_goes_by_what_is_read_and_never_back():
+    unread = Unread(None)
+    seen = []
+    for found in (
+        page(2, 1, behind_h=0.5),
+        page(behind_h=3),  # tells nothing
+        page(0.4, behind_h=0.6),  # another host
+        page(hours=1),
+    ):
+        unread.on_taken(found)
+        seen.append((unread.until_ms - NOW_MS) / HOUR_MS)
+    assert seen == [-0.5, -0.5, -0.5, 1]
+
+
+def test_the_end_of_a_shard_says_only_of_its_records_when_its_children_can_have_begun():
+    unread = Unread(NOW_MS - 5 * HOUR_MS)
+    unread.on_taken(page(3, 2, is_last=True))
+    assert unread.until_ms == NOW_MS - 2 * HOUR_MS
+    unread.on_taken(page(is_last=True))
+    assert unread.until_ms == NOW_MS - 2 * HOUR_MS
+
+
+def test_what_an_idle_shard_has_to_say_is_committed_about_once_an_hour():
+    names = [f"shardId-{n:012d}" for n in range(1_000)]
+    due = [
+        next(m for m in range(100) if is_note_due(NOW_MS + m * 60_000, NOW_MS, name))
+        for name in names
+    ]
+    assert 45 <= min(due) < 47
+    assert 58 < max(due) <= 60
+    busiest = max(due.count(minute) for minute in due)
+    assert busiest < 120  # of 1,000: not all at one moment
+    assert not is_note_due(None, 0, "shardId-000000000000")
 
 
 def candidates(*lines: str, watermark_s: int | None) -> list[int | None]:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from processor.core.events import Identity, Window, anomaly_event, window_event
 from processor.core.rows import StreamKey, claimed, fresh_row
 from processor.core.scoring import Alarm
-from processor.errors import Outage, StreamReplaced, Throttled
+from processor.errors import Outage, RetentionGap, StreamReplaced, Throttled
 from processor.model import (
     TRIM_HORIZON,
     Counts,
@@ -454,6 +454,16 @@ def test_a_hole_that_stays_is_one_line_and_a_gauge_until_it_is_gone(bench: Bench
     assert [message.split(",")[0] for message in told] == ["no shard covers hash keys 0-9"] * 2
 
 
+def test_a_retention_gap_is_counted_by_its_length_and_told(bench: Bench) -> None:
+    bench.reporter.steps.on_gap("shard-0", RetentionGap("shard-0", 0, 3_600_000))
+    assert bench.value("retention_gaps_total") == 1
+    assert bench.value("retention_gap_seconds_total") == 3_600
+    (line,) = bench.lines()
+    assert (line["event"], line["level"]) == ("retention_gap", "error")
+    told = "between 1970-01-01T00:00:00+00:00 and 1970-01-01T01:00:00+00:00"
+    assert told in str(line)
+
+
 def test_with_the_stream_go_all_leases_on_it(bench: Bench) -> None:
     bench.reporter.leases.on_claimed(row("shard-0"))
     bench.reporter.leases.on_stream_replaced(StreamReplaced("orders", 0, 1_700_000_000_000))
@@ -481,6 +491,7 @@ def everything(bench: Bench) -> None:
     reads.on_throttled("shard-0")
     reads.on_error("shard-0", "timeout", "slow")
     steps.on_step("shard-0", step(), 0.1)
+    steps.on_gap("shard-0", RetentionGap("shard-0", 0, 3_600_000))
     for sink in (sinks, letters):
         sink.on_request("bus", 0.01)
         sink.on_published("bus", "Window Result", 1)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from processor.core.plan import Plan, compile
 from processor.core.rows import ShardRow
+from processor.errors import RetentionGap
 from processor.model import (
     AggregateSpec,
     DeadLetterSpec,
@@ -51,6 +52,7 @@ def plan_of(
     window_ms: int = MINUTE_MS,
     detect: tuple[DetectSpec, ...] = (),
     start: str = "trim_horizon",
+    on_gap: Literal["stop", "continue"] = "stop",
 ) -> Plan:
     rule = RuleSpec(
         "ticks",
@@ -63,7 +65,11 @@ def plan_of(
     )
     event = EventSpec(time="at", partition_key="key", out_of_orderness_ms=0)
     state, letters = StateSpec("table", checkpoint_ms=checkpoint_ms), DeadLetterSpec("dead")
-    return compile(Pipeline("shop", SourceSpec("ticks", start), event, {}, (rule,), state, letters))
+    return compile(
+        Pipeline(
+            "shop", SourceSpec("ticks", start, on_gap=on_gap), event, {}, (rule,), state, letters
+        )
+    )
 
 
 def tick(key: str, second: float, value: int = 1) -> bytes:
@@ -77,9 +83,13 @@ class Steps:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.refused: list[str] = []
+        self.gaps: list[RetentionGap] = []
 
     def on_step(self, shard_id: str, step: Step, seconds: float) -> None:
         self.steps.append(step)
+
+    def on_gap(self, shard_id: str, error: RetentionGap) -> None:
+        self.gaps.append(error)
 
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
         self.refused.append(str(error))
@@ -114,6 +124,9 @@ class Town:
     window_ms: int = MINUTE_MS
     detect: tuple[DetectSpec, ...] = ()
     start_at: str = "trim_horizon"
+    on_gap: Literal["stop", "continue"] = "stop"
+    caught_up_s: float = 0.25
+    retention_ms: int = 86_400_000
     gate: Gate | None = None
     content: MemoryContent = field(default_factory=MemoryContent)
     objects: MemoryObjects = field(default_factory=MemoryObjects)
@@ -128,7 +141,12 @@ class Town:
             Shard(f"shardId-{n:012d}", n * width, (n + 1) * width - 1) for n in range(self.shards)
         ]
         self.source = MemorySource(
-            "ticks", shards, self.clock, page_records_max=self.page_records_max
+            "ticks",
+            shards,
+            self.clock,
+            page_records_max=self.page_records_max,
+            caught_up_s=self.caught_up_s,
+            retention_ms=self.retention_ms,
         )
 
     def start(self, *, source: Any = None, gate: Gate | None = None) -> Life:
@@ -136,7 +154,7 @@ class Town:
         self.started += 1
         rng, clock, steps = random.Random(self.started), self.clock, Steps()
         source = source or self.source
-        plan = plan_of(self.checkpoint_ms, self.window_ms, self.detect, self.start_at)
+        plan = plan_of(self.checkpoint_ms, self.window_ms, self.detect, self.start_at, self.on_gap)
         sinks = {"bus": MemorySink(self.bus, clock, rng)}
         letters = MemoryDeadLetters(self.dead, clock, rng)
         road = Road(plan, source, sinks, letters, clock, steps)

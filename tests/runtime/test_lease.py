@@ -89,6 +89,8 @@ class Keeping:
         self.ended: list[ShardRow] = []
         self.listing_s = 0.0
 
+    retention_ms = 86_400_000
+
     def valid_for_s(self) -> float:
         return 6.0 if self.valid.is_set() else -1.0
 
@@ -152,9 +154,36 @@ async def test_position_and_state_come_back_together_under_the_next_epoch() -> N
     lease = keeper.claim()
     await lease.checkpoint(at(5), b"five", caught_up_at_ms=123)
     await lease.checkpoint(at(9), b"nine")
-    assert await keeper.claim("b").load() == Restored(at(9), b"nine", ())
+    assert await keeper.claim("b").load() == Restored(at(9), b"nine", (), caught_up_at_ms=123)
     assert keeper.row().caught_up_at_ms == 123
     assert keeper.observer.lines == ["committed", "committed"]
+
+
+@in_virtual_time
+async def test_a_note_moves_only_the_time_and_counts_as_a_commit() -> None:
+    keeper = kept()
+    lease = keeper.claim()
+    await lease.checkpoint(at(5), b"five", caught_up_at_ms=123)
+    before = keeper.row()
+    await lease.note(456)
+    after = keeper.row()
+    assert replace(after, commit=before.commit, write_id=before.write_id) == replace(
+        before, caught_up_at_ms=456
+    )
+    assert after.commit == before.commit + 1
+    await lease.checkpoint(at(9), b"nine")
+    restored = await keeper.claim("b").load()
+    assert (restored.state, restored.caught_up_at_ms) == (b"nine", 456)
+
+
+@in_virtual_time
+async def test_a_note_under_a_lost_lease_is_refused() -> None:
+    keeper = kept()
+    lease = keeper.claim("a")
+    keeper.claim("b")
+    with pytest.raises(LeaseLost):
+        await lease.note(456)
+    assert keeper.row().caught_up_at_ms is None
 
 
 @in_virtual_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from hashlib import md5
 
 from processor.core.rows import StreamKey
 from processor.model import Shard
@@ -101,3 +102,195 @@ def test_a_worker_that_is_told_to_stop_while_its_stream_is_away_stops() -> None:
         assert town.content.workers == {}
 
     run(main())
+
+
+# ---- retention
+
+
+async def seen_and_left(town: Town, away_s: float) -> None:
+    """A minute's ticks are read by a worker that then is killed; records come, time passes."""
+    life = town.start()
+    town.put(*(tick("a", second) for second in range(61)))
+    await until(lambda: town.commit > 0)
+    await life.kill()
+    town.put(*(tick("lost", second) for second in range(60, 70)))
+    await asyncio.sleep(away_s)
+
+
+def test_records_lost_to_retention_park_the_shard_and_say_so() -> None:
+    async def main() -> None:
+        town = Town()
+        await seen_and_left(town, DAY_S + 3_600)
+        life, known = town.start(), dict(town.bus.by_id())
+        await until(lambda: [one.stage for one in life.worker.leases()] == ["parked"])
+        (gap,) = life.steps.gaps
+        assert gap.first_ms // 60_000 == START_MS // 60_000
+        assert 3_500_000 < gap.last_ms - gap.first_ms < 3_700_000
+        assert "set source.on_gap to continue" in str(gap)
+        town.put(tick("a", DAY_S + 3_700))
+        await asyncio.sleep(60)
+        assert life.worker.leases()[0].stage == "parked"
+        assert town.bus.by_id() == known
+        await stop(life)
+
+    run(main())
+
+
+def test_with_continue_the_gap_is_told_once_and_becomes_a_dead_letter_and_reading_goes_on() -> None:
+    async def main() -> None:
+        town = Town(on_gap="continue")
+        await seen_and_left(town, DAY_S + 3_600)
+        life = town.start()
+        await until(lambda: len(life.steps.gaps) == 1)
+        town.put(tick("a", DAY_S + 3_700))
+        await until(lambda: ("a", 1) in town.windows())
+        assert town.windows()["a", 1] == (1, 1)  # open when the worker died, and not lost
+        assert not [key for key, _ in town.windows() if key == "lost"]
+        (letter,) = (arrival.of for arrival in town.dead.arrivals)
+        assert letter.reason == "retention_gap"
+        assert "are past the stream's retention, and were not read" in letter.detail
+        await stop(life)
+        again = town.start()
+        await asyncio.sleep(60)
+        assert (len(life.steps.gaps), again.steps.gaps) == (1, [])
+        await stop(again)
+
+    run(main())
+
+
+def test_a_worker_that_is_away_for_less_than_retention_finds_no_gap() -> None:
+    async def main() -> None:
+        town = Town()
+        await seen_and_left(town, DAY_S - 3_600)
+        life = town.start()
+        town.put(tick("a", DAY_S))
+        await until(lambda: ("lost", 1) in town.windows())
+        assert life.steps.gaps == []
+        await stop(life)
+
+    run(main())
+
+
+def test_a_shard_that_is_idle_for_long_is_not_taken_for_one_that_nobody_read() -> None:
+    """Its position is older than retention; the row's moment is not, for a write an hour."""
+
+    async def main() -> None:
+        town = Town(caught_up_s=30, retention_ms=70 * 60_000)
+        life = town.start()
+        town.put(tick("a", 0))
+        await asyncio.sleep(600)
+        commits = town.commit
+        await asyncio.sleep(2 * 3_600)
+        assert town.commit - commits == 2
+        await life.kill()
+        await asyncio.sleep(300)
+        other = town.start()
+        town.put(tick("a", 3 * 3_600))
+        await until(lambda: ("a", 0) in town.windows())
+        assert other.steps.gaps == []
+        await stop(other)
+
+    run(main())
+
+
+def test_a_child_begins_where_its_parent_stopped_and_not_at_an_old_start() -> None:
+    """The start is older than retention when the shard is split; the child holds all it had."""
+
+    async def main() -> None:
+        town = Town(start_at="latest", caught_up_s=10, retention_ms=600_000)
+        life = town.start()
+        town.put(tick("a", 0))
+        await asyncio.sleep(1_800)
+        town.source.close(SHARD, children=[LEFT, RIGHT])
+        town.put(tick("b", 1_800), tick("b", 1_870), shard=LEFT.id)
+        await until(lambda: ("b", 30) in town.windows())
+        assert life.steps.gaps == []
+        await stop(life)
+
+    run(main())
+
+
+def test_a_child_that_nobody_read_for_too_long_has_a_gap() -> None:
+    async def main() -> None:
+        town = Town(on_gap="continue")
+        life = town.start()
+        town.put(tick("a", 0))
+        await asyncio.sleep(60)
+        town.source.close(SHARD, children=[LEFT, RIGHT])
+        await until(lambda: len(town.content.shards) == 3)
+        await life.kill()
+        assert town.row(LEFT.id).commit == 0
+        town.put(tick("b", 60), shard=LEFT.id)
+        await asyncio.sleep(2 * DAY_S)
+        other = town.start()
+        await until(lambda: len(other.steps.gaps) == 2)
+        assert {gap.shard_id for gap in other.steps.gaps} == {LEFT.id, RIGHT.id}
+        await stop(other)
+
+    run(main())
+
+
+# ---- shards past retention
+
+
+def test_a_shard_that_went_while_nobody_read_it_ends_and_leaves_its_state_to_its_children() -> None:
+    async def main() -> None:
+        town = Town(on_gap="continue", window_ms=DAY_S * 1_000)
+        life = town.start()
+        town.put(*(tick("a", second) for second in range(60)))
+        await until(lambda: town.commit > 0)
+        await life.kill()
+        town.source.close(SHARD, children=[LEFT, RIGHT])
+        await asyncio.sleep(2 * DAY_S)
+        assert [shard.id for shard in await town.source.list_shards()] == [LEFT.id, RIGHT.id]
+        other = town.start()
+        await until(lambda: _is_owned(town, LEFT.id) and _is_owned(town, RIGHT.id))
+        assert town.row().ended
+        home = LEFT.id if _hash("a") < HALF else RIGHT.id
+        town.put(tick("a", 100), shard=home)
+        town.put(tick("b", 2 * DAY_S), shard=home)
+        await until(lambda: _count_of(town, "a") == 61)
+        await stop(other)
+
+    run(main())
+
+
+def test_where_its_children_went_too_their_children_take_its_state() -> None:
+    async def main() -> None:
+        town = Town(on_gap="continue", window_ms=DAY_S * 1_000)
+        life = town.start()
+        town.put(*(tick("a", second) for second in range(60)))
+        await until(lambda: town.commit > 0)
+        await life.kill()
+        town.source.close(SHARD, children=[LEFT, RIGHT])
+        merged = Shard("shardId-000000000003", parents=(LEFT.id, RIGHT.id))
+        town.source.close(LEFT.id, RIGHT.id, children=[merged])
+        await asyncio.sleep(2 * DAY_S)
+        other = town.start()
+        await until(lambda: _is_owned(town, merged.id))
+        assert town.row(merged.id).shard.parents == (SHARD,)
+        assert set(_ids(town)) == {SHARD, merged.id}
+        town.put(tick("a", 100), shard=merged.id)
+        town.put(tick("b", 2 * DAY_S), shard=merged.id)
+        await until(lambda: _count_of(town, "a") == 61)
+        await stop(other)
+
+    run(main())
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(md5(key.encode()).digest(), "big")
+
+
+def _count_of(town: Town, key: str) -> int:
+    """Over all events of a key, of which each is of other records."""
+    details = map(json.loads, town.bus.by_id().values())
+    return sum(detail["values"]["n"] for detail in details if detail["key"]["key"] == key)
+
+
+def _ids(town: Town) -> list[str]:
+    return [shard_id for _, shard_id in town.content.shards]
+
+
+def _is_owned(town: Town, shard_id: str) -> bool:
+    return shard_id in _ids(town) and town.row(shard_id).owner is not None
