@@ -13,8 +13,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from io import FileIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -45,6 +46,7 @@ from processor.sources.sigv4 import Signer
 from processor.sources.wire import Wire
 from processor.stores.dynamodb import DynamoTable
 from processor.stores.folder import FolderObjects
+from processor.stores.kcl_table import KclTable
 from processor.stores.s3 import S3Objects
 
 # A worker holds some hundreds of shards at most; each may have one call to a service under way.
@@ -236,14 +238,23 @@ async def _objects(process: Process, aws: Aws) -> ObjectStore | None:
 # ---- leases by hand ---------------------------------------------------------------------------
 
 
+class LeaseTools(NamedTuple):
+    """What the commands for leases work with."""
+
+    admin: LeaseAdmin
+    kcl_table: Callable[[str], KclTable]
+
+
 @asynccontextmanager
-async def open_leases(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIterator[LeaseAdmin]:
+async def open_leases(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIterator[LeaseTools]:
     """The pipeline's leases for a command; `say` tells a person what it waits for."""
     process = Process(pipeline)
     async with open_aws(region_of(pipeline), connections_max=CONNECTIONS_MAX) as aws:
-        table = DynamoTable(await aws.client("dynamodb"), pipeline.state.table)
+        client = await aws.client("dynamodb")
+        table = DynamoTable(client, pipeline.state.table)
         ports = AdminPorts(table, await _source(process, aws), process.clock, say)
-        yield LeaseAdmin(ports, pipeline.app, pipeline.source.start)
+        admin = LeaseAdmin(ports, pipeline.app, pipeline.source.start)
+        yield LeaseTools(admin, partial(KclTable, client))
 
 
 # ---- starting and stopping ------------------------------------------------------------------

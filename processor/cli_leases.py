@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from processor import app
+from processor.app import LeaseTools
 from processor.cli import Parser, add_verb, load_pipeline, write_json
 from processor.core import seeking
 from processor.core.lineage import is_readable
@@ -25,10 +26,12 @@ from processor.errors import UsageError
 from processor.model import Pipeline
 from processor.runtime.lease_admin import LeaseAdmin, Leases, owners_of
 
-Verb = Callable[[LeaseAdmin, Pipeline, argparse.Namespace], Awaitable[None]]
+Verb = Callable[[LeaseTools, Pipeline, argparse.Namespace], Awaitable[None]]
 
 
 def add_verbs(parser: Parser) -> None:
+    from processor import cli_positions as positions  # which uses what stands below
+
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def add(name: str, about: str, verb: Verb) -> Parser:
@@ -44,6 +47,10 @@ def add_verbs(parser: Parser) -> None:
     one.add_argument("--to", metavar="PLACE", required=True, help=seeking.TARGETS)
     one = add("reset", "Drop the state, and go on at the same position.", reset)
     _add_which(one)
+    one = add("export", "Write all positions to a file, as JSON.", positions.export)
+    one.add_argument("file", metavar="FILE", help="- for standard output")
+    one = add("import", "Take positions over, from such a file or from KCL.", positions.import_)
+    positions.add_arguments(one)
 
 
 def _add_which(parser: Parser) -> None:
@@ -56,8 +63,9 @@ def _add_which(parser: Parser) -> None:
 def _doing(verb: Verb) -> Callable[[argparse.Namespace], int]:
     def do(args: argparse.Namespace) -> int:
         pipeline = load_pipeline(args)
-        if "yes" in args:
-            _need_yes(pipeline, args)
+        if verb in (seek, reset):  # before anything is asked of a service
+            which = "all shards" if args.all else args.shard
+            need_yes(pipeline, args.yes, which)
         asyncio.run(_with_leases(verb, pipeline, args))
         return 0
 
@@ -65,29 +73,31 @@ def _doing(verb: Verb) -> Callable[[argparse.Namespace], int]:
 
 
 async def _with_leases(verb: Verb, pipeline: Pipeline, args: argparse.Namespace) -> None:
-    async with app.open_leases(pipeline, _say) as leases:
-        await verb(leases, pipeline, args)
+    async with app.open_leases(pipeline, say) as tools:
+        await verb(tools, pipeline, args)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
 # ---- seeing -----------------------------------------------------------------------------------
 
 
-async def list_(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+async def list_(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    admin = tools.admin
     leases = await admin.read()
     rows = [_summary(leases, row) for row in leases.shards.values()]
     if args.output == "json":
         write_json({"app": pipeline.app, "stream": str(leases.stream), "shards": rows})
         return
-    _write_table(rows)
+    write_table(rows)
     if not rows:
-        _say(f"no leases: nobody has read {leases.stream.name} by table {pipeline.state.table}")
+        say(f"no leases: nobody has read {leases.stream.name} by table {pipeline.state.table}")
 
 
-async def show(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+async def show(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    admin = tools.admin
     leases = await admin.read()
     row = seeking.known(leases.shards, args.shard)
     details = _details(leases, row)
@@ -159,15 +169,17 @@ def _details(leases: Leases, row: ShardRow) -> dict[str, Any]:
 # ---- changing ---------------------------------------------------------------------------------
 
 
-async def release(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+async def release(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    admin = tools.admin
     row = await admin.release(await admin.read(), args.shard)
     if row is None:
-        _say(f"{args.shard} is owned by nobody: nothing to do")
+        say(f"{args.shard} is owned by nobody: nothing to do")
     else:
-        _say(f"{args.shard} is free, at {row.position}: its owner {row.owner} is dead")
+        say(f"{args.shard} is free, at {row.position}: its owner {row.owner} is dead")
 
 
-async def seek(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+async def seek(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    admin = tools.admin
     leases = await admin.discover()
     position = seeking.target(args.to, leases.service_date_ms)
     write_id = token_hex(8)
@@ -180,17 +192,18 @@ async def seek(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) 
     else:
         changes = seeking.seek_one(leases.shards, args.shard, position, write_id)
         if position.kind == "at":
-            await admin.probe(args.shard, position)
-    await _apply(admin, leases, changes, is_all=args.all)
+            await admin.probe({args.shard: position})
+    await apply(admin, leases, changes, is_all=args.all)
 
 
-async def reset(admin: LeaseAdmin, pipeline: Pipeline, args: argparse.Namespace) -> None:
+async def reset(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    admin = tools.admin
     leases = await admin.discover()
     changes = seeking.reset(leases.shards, args.shard, token_hex(8))
-    await _apply(admin, leases, changes, is_all=args.all)
+    await apply(admin, leases, changes, is_all=args.all)
 
 
-async def _apply(
+async def apply(
     admin: LeaseAdmin, leases: Leases, changes: Sequence[seeking.Change], *, is_all: bool
 ) -> None:
     owners = owners_of(leases.shards, [change.before.id for change in changes])
@@ -199,13 +212,13 @@ async def _apply(
     for change in changes:
         before, after = change.before, change.after
         again = ", read again" if before.ended and not after.ended else ""
-        _say(f"{after.id}: {before.position} → {after.position}, epoch {after.epoch}{again}")
+        say(f"{after.id}: {before.position} → {after.position}, epoch {after.epoch}{again}")
 
 
-def _need_yes(pipeline: Pipeline, args: argparse.Namespace) -> None:
-    if args.yes != pipeline.app:
-        which = "all shards" if args.all else args.shard
-        given = "" if args.yes is None else f", not {args.yes!r}"
+def need_yes(pipeline: Pipeline, yes: str | None, which: str) -> None:
+    """UsageError unless the app's name was given."""
+    if yes != pipeline.app:
+        given = "" if yes is None else f", not {yes!r}"
         raise UsageError(
             f"this drops the state of {which} of app {pipeline.app!r}: open windows, what detectors"
             f" learnt, ids seen; events get new ids. Say so with --yes {pipeline.app}{given}"
@@ -215,7 +228,7 @@ def _need_yes(pipeline: Pipeline, args: argparse.Namespace) -> None:
 # ---- printing ---------------------------------------------------------------------------------
 
 
-def _write_table(rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
     lines = [[name.replace("_", " ").upper() for name in rows[0]]]

@@ -41,7 +41,7 @@ class Change(Struct, frozen=True):
 # ---- where to ---------------------------------------------------------------------------------
 
 
-def target(text: str, service_date_ms: int) -> Position:
+def target(text: str, service_date_ms: int, option: str = "--to") -> Position:
     """What `--to` means; `latest` is pinned to the service's time. UsageError if it is none."""
     word = text.lower().replace("-", "_")
     if word == "trim_horizon":
@@ -50,19 +50,19 @@ def target(text: str, service_date_ms: int) -> Position:
         return Position("at_time", str(service_date_ms))
     if text.isascii() and text.isdigit():
         return Position("at", str(int(text)))
-    at_ms = _time_ms(text)
+    at_ms = _time_ms(text, option)
     if at_ms > service_date_ms:
-        raise UsageError(f"--to: found {text}, which is in the future; expected {TARGETS}")
+        raise UsageError(f"{option}: found {text}, which is in the future; expected {TARGETS}")
     return Position("at_time", str(at_ms))
 
 
-def _time_ms(text: str) -> int:
+def _time_ms(text: str, option: str) -> int:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"--to: found {text!r}, expected {TARGETS}") from None
+        raise UsageError(f"{option}: found {text!r}, expected {TARGETS}") from None
     if time.tzinfo is None:
-        raise UsageError(f"--to: found {text!r}, which has no zone; expected {TARGETS}")
+        raise UsageError(f"{option}: found {text!r}, which has no zone; expected {TARGETS}")
     return round(time.timestamp() * 1000)
 
 

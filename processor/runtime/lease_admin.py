@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
@@ -64,7 +65,7 @@ class LeaseAdmin:
 
     def __init__(self, ports: AdminPorts, app: str, start: str, timing: Timing | None = None):
         self._table, self._stream = ports.table, ports.stream
-        self._clock, self._say = ports.clock, ports.say
+        self.clock, self.say = ports.clock, ports.say
         self._timing = timing or Timing()
         self._shards = Shards(ports.table, ports.stream, app, start)
 
@@ -72,10 +73,10 @@ class LeaseAdmin:
 
     async def read(self) -> Leases:
         """Changes nothing, not even for a stream that nobody has read yet."""
-        info = await self._repeated(self._stream.describe)
+        info = await self.repeated(self._stream.describe)
         stream = StreamKey.of(info)
-        rows = await self._repeated(lambda: self._table.read_shards(stream))
-        workers = await self._repeated(lambda: self._table.read_workers(stream))
+        rows = await self.repeated(lambda: self._table.read_shards(stream))
+        workers = await self.repeated(lambda: self._table.read_workers(stream))
         return Leases(
             stream,
             info.service_date_ms,
@@ -85,18 +86,27 @@ class LeaseAdmin:
 
     async def discover(self) -> Leases:
         """The same once every shard that the stream has is in the table, as a worker makes it."""
-        await self._repeated(self._shards.open)
-        await self._repeated(lambda: self._shards.discover(self._clock.monotonic()))
+        await self.repeated(self._shards.open)
+        await self.repeated(lambda: self._shards.discover(self.clock.monotonic()))
         return await self.read()
 
     async def listed(self) -> dict[str, Shard]:
         """The stream's shards."""
-        shards = await self._repeated(self._stream.list_shards)
+        shards = await self.repeated(self._stream.list_shards)
         return {shard.id: shard for shard in shards}
 
-    async def probe(self, shard_id: str, position: Position) -> None:
-        """Raises Unavailable where the service refuses to read from there."""
-        await self._repeated(lambda: self._stream.probe(shard_id, position))
+    async def probe(self, places: Mapping[str, Position]) -> None:
+        """Refused where the service won't read a shard from its sequence number."""
+        for shard_id, position in places.items():
+            if position.kind not in ("at", "after"):
+                continue
+            try:
+                await self.repeated(partial(self._stream.probe, shard_id, position))
+            except Unavailable as error:
+                raise Refused(
+                    f"{shard_id} can't be read from {position}; nothing was changed. Is it a"
+                    f" sequence number of this stream and shard? ({error})"
+                ) from error
 
     # ---- who is alive
 
@@ -111,13 +121,13 @@ class LeaseAdmin:
         timing = self._timing
         liveness = Liveness(timing.dead_after_s, timing.gap_max_s)
         first: dict[str, int | None] = {}
-        self._say(
+        self.say(
             f"watching {_some(waiting)} for {timing.dead_after_s:g} s:"
             " a worker is dead when its heartbeats have stopped for that long"
         )
         while waiting:
             rows = await self._workers(stream, liveness)
-            now = self._clock.monotonic()
+            now = self.clock.monotonic()
             liveness.on_read(rows.values(), waiting, now)
             for worker_id in sorted(waiting):
                 row = rows.get(worker_id)
@@ -126,7 +136,7 @@ class LeaseAdmin:
                     await self._bury(stream, row)
                     waiting.discard(worker_id)
             if waiting:
-                await self._clock.sleep(timing.read_s)
+                await self.clock.sleep(timing.read_s)
 
     async def _workers(self, stream: StreamKey, liveness: Liveness) -> dict[str, WorkerRow]:
         """A read that failed says nothing of anybody's life."""
@@ -138,13 +148,13 @@ class LeaseAdmin:
                 liveness.restart()
                 raise
 
-        return {row.id: row for row in await self._repeated(read)}
+        return {row.id: row for row in await self.repeated(read)}
 
     async def _bury(self, stream: StreamKey, row: WorkerRow | None) -> None:
         if row is None or row.buried:
             return
-        if not await self._repeated(lambda: self._table.bury(stream, row.id, row.counter)):
-            rows = await self._repeated(lambda: self._table.read_workers(stream))
+        if not await self.repeated(lambda: self._table.bury(stream, row.id, row.counter)):
+            rows = await self.repeated(lambda: self._table.read_workers(stream))
             if not any(one.id == row.id and one.buried for one in rows):
                 raise Refused(_alive(row.id, "it came back at the last moment"))
 
@@ -172,7 +182,7 @@ class LeaseAdmin:
 
     async def _write(self, change: Change) -> None:
         before, after = change.before, change.after
-        written = await self._repeated(lambda: self._settled(before, after))
+        written = await self.repeated(lambda: self._settled(before, after))
         if not written.applied:
             row = written.row
             what = "its row is gone" if row is None else f"now {_owner(row)}, epoch {row.epoch}"
@@ -190,7 +200,7 @@ class LeaseAdmin:
 
     # ---- outages
 
-    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def repeated(self, call: Callable[[], Awaitable[T]]) -> T:
         """Through short outages; Unavailable if it lasts."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -200,8 +210,8 @@ class LeaseAdmin:
                 what = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
                 if attempt == ATTEMPTS:
                     raise Unavailable("a service", "this", f"try again later ({what})") from error
-                self._say(f"trying again: {what}")
-                await self._clock.sleep(PAUSE_S * attempt)
+                self.say(f"trying again: {what}")
+                await self.clock.sleep(PAUSE_S * attempt)
         raise AssertionError("the last attempt returns or raises")
 
 
