@@ -96,7 +96,8 @@ class Process:
             return Health((f"starting: waiting for {self.awaited}",))
         if not self.worker.is_alive:
             return Health(("the lease table has not taken a heartbeat for 6 s",))
-        return Health()
+        barred = self.worker.barred()
+        return Health((barred,) if barred else ())
 
     def _metrics(self) -> Metrics:
         leases = self.worker.leases() if self.worker else []
@@ -121,8 +122,10 @@ class Process:
         )
 
 
-async def serve(pipeline: Pipeline, *, log_format: logs.Format) -> None:
+async def serve(pipeline: Pipeline, *, log_format: logs.Format, is_rollback: bool = False) -> None:
     """Run the service until SIGTERM or SIGINT; returns when every lease is handed over.
+
+    `is_rollback`: the application has run a newer pipeline, and is to go back to this one.
 
     Raises Unavailable where a stream, table, bus, queue or permission is missing, and ConfigError.
     """
@@ -137,7 +140,7 @@ async def serve(pipeline: Pipeline, *, log_format: logs.Format) -> None:
         await server.start()
         process.log.info("serving", message=server.url)
         await stack.enter_async_context(_background(process.ticker.run()))
-        worker = await unless(stopping, _assemble(process, stack))
+        worker = await unless(stopping, _assemble(process, stack, is_rollback))
         if worker is not None:
             process.worker = worker
             process.state = "draining" if stopping.is_set() else "running"
@@ -153,7 +156,7 @@ def config_hash(pipeline: Pipeline) -> str:
 # ---- putting it together --------------------------------------------------------------------
 
 
-async def _assemble(process: Process, stack: AsyncExitStack) -> Worker:
+async def _assemble(process: Process, stack: AsyncExitStack, is_rollback: bool) -> Worker:
     """Every adapter, each checked; waits while a service is out."""
     pipeline, reporter = process.pipeline, process.reporter
     process.awaited = "credentials"
@@ -177,7 +180,7 @@ async def _assemble(process: Process, stack: AsyncExitStack) -> Worker:
     stack.push_async_callback(dead_letters.close)
     road = Road(compiled, source, sinks, dead_letters, process.clock, reporter.steps)
     ports = LeasePorts(table, objects, source, process.clock, process.rng)
-    return Worker(road, ports, reporter.leases, process.pulse)
+    return Worker(road, ports, reporter.leases, process.pulse, is_rollback=is_rollback)
 
 
 async def _source(process: Process, aws: Aws) -> KinesisSource:

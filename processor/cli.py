@@ -139,19 +139,33 @@ def write_json(value: Any) -> None:
 
 
 def add_run(verbs: Verbs) -> None:
-    add_verb(verbs, "run", "Run the service.", run)
+    parser = add_verb(verbs, "run", "Run the service.", run)
+    parser.add_argument(
+        "--rollback",
+        action="store_true",
+        help="go back to this file from a newer one that the app has run; or PROCESSOR_ROLLBACK=1",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(args)  # a wrong file ends it before anything heavy is imported
+    is_rollback = args.rollback or _is_set("PROCESSOR_ROLLBACK")
 
     import uvloop
 
     from processor import app
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(app.serve(pipeline, log_format=args.log_format))
+        serving = app.serve(pipeline, log_format=args.log_format, is_rollback=is_rollback)
+        runner.run(serving)
     return 0
+
+
+def _is_set(name: str) -> bool:
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise UsageError(f"{name}: found {value!r}, expected 1, or 0 for no")
+    return value == "1"
 
 
 def add_demo(verbs: Verbs) -> None:

@@ -163,6 +163,9 @@ class LeaseTable(Protocol):
     async def pin(self, row: AppRow) -> AppRow:
         """Store the stream's row of its application unless there is one; returns what stands."""
 
+    async def remember(self, before: AppRow, after: AppRow) -> AppRow:
+        """Store the generations of `after` if those of `before` stand; returns what stands."""
+
     async def join(self, stream: StreamKey, row: WorkerRow) -> None:
         """Create a worker's row unless there is one."""
 

@@ -13,6 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from processor.core.commands import ReadWorkers, Timing
+from processor.core.generations import state_generation
 from processor.core.holdings import Holdings
 from processor.core.lineage import is_readable
 from processor.core.liveness import Liveness
@@ -49,8 +50,9 @@ class Fleet:
     for it is newer than our row.
     """
 
-    def __init__(self, me: str, timing: Timing) -> None:
+    def __init__(self, me: str, timing: Timing, generation: int = 0) -> None:
         self.me = me
+        self.generation = generation
         self.all_read_at = -inf  # when all worker rows were read
         self.version = 0  # rises with every change of workers, holdings or shards
         self.workers: dict[str, WorkerRow] = {}
@@ -245,6 +247,14 @@ class Fleet:
             if key in self._left or is_readable(self.rows[key], self.rows)
         )
 
+    def may_claim(self, shard_id: str) -> bool:
+        """Whether its state, as last seen, is of our generation of the pipeline or an older one."""
+        row = self.rows.get(shard_id)
+        return row is None or state_generation(row, self.rows) <= self.generation
+
+    def generation_of(self, worker_id: str) -> int:
+        return self.generation if worker_id == self.me else self.workers[worker_id].generation
+
     def last_owner(self, shard_id: str) -> str | None:
         """Whom its row names, or who held it when he went, if that is newer."""
         left = self._left.get(shard_id)
@@ -257,7 +267,7 @@ class Fleet:
             return False
         row = self.rows[shard_id]
         is_free = row.owner is None or row.owner == self.me or self.is_gone(row.owner, now)
-        return is_free and is_readable(row, self.rows)
+        return is_free and is_readable(row, self.rows) and self.may_claim(shard_id)
 
     def read_at(self, shard_id: str) -> float:
         seen = self.shards.get(shard_id)

@@ -38,14 +38,15 @@ DECISION_S = 5.0  # between two when nothing changed but the time: leases rest, 
 class Machine:
     """The leases of worker `worker_id`; a new id is a new machine."""
 
-    def __init__(self, worker_id: str, timing: c.Timing) -> None:
+    def __init__(self, worker_id: str, timing: c.Timing, generation: int = 0) -> None:
+        """`generation`: of our pipeline; what a newer one committed is left to its workers."""
         self.worker_id = worker_id
         self.is_dead = False
         self.is_finished = False
         self._is_leaving = False  # Leave went out: our row may be gone by that
         self._timing = timing
-        self._fleet = Fleet(worker_id, timing)
-        self._standing = Standing(worker_id, timing)
+        self._fleet = Fleet(worker_id, timing, generation)
+        self._standing = Standing(worker_id, timing, generation)
         self._succession = Succession()
         self._agenda = Agenda(timing.retry_s)
         self._taking = Taking(worker_id, timing)
@@ -83,6 +84,10 @@ class Machine:
     def wake_at(self) -> float | None:
         """When to call `commands` again if no fact comes before; None: after the next fact."""
         return self._agenda.wake_at()
+
+    def barred(self, now: float) -> list[str]:
+        """Free shards that we may not claim, for their state is of a newer generation than we."""
+        return self._shares.barred(self._portfolio.held(now))
 
     def rows(self) -> dict[str, ShardRow]:
         """All shard rows as last seen."""
@@ -342,7 +347,8 @@ class Machine:
         for lease in self._portfolio.to_reclaim(now):
             yield self._claim(lease.row)
         for child_id in self._succession.claimable(self._fleet.rows)[:CLAIMS_MAX]:
-            yield self._claim(self._fleet.rows[child_id])
+            if self._fleet.may_claim(child_id):
+                yield self._claim(self._fleet.rows[child_id])
         if self._reading.is_settled and self._fleet.is_current(now):
             if self._has_news:
                 self._has_news = False

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
-from processor.core import events, floors, intake, sections, splitting, stream
+from processor.core import events, floors, intake, sections, splitting, stream, versions
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
@@ -95,6 +95,12 @@ class Watermarks(NamedTuple):
 
 
 Piece = tuple[int, list[DerivedEvent]]  # what it cost, and what it yields
+
+
+def generation(plan: Plan) -> str:
+    """What tells this pipeline from others that an application ran: its rules, as far as state or
+    results depend on them, and how its release writes state."""
+    return versions.generation([rule.version for rule in plan.rules], SNAPSHOT_VERSION)
 
 
 class ShardPipeline:

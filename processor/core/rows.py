@@ -40,13 +40,22 @@ class StreamKey(Struct, frozen=True):
         return f"{self.name}@{self.created_ms}"
 
 
+class Generation(Struct, frozen=True):
+    """A pipeline that an application ran; the numbers count up, and leave out none."""
+
+    number: int
+    pipeline: str  # `pipeline.generation`: a hash of what matters to state
+
+
 class AppRow(Struct, frozen=True):
     """Which application follows a stream by this table, and where its first shards start; fixed
-    once, for the stream's shards have one lease each, and one state."""
+    once, for the stream's shards have one lease each, and one state. `generations` are the
+    pipelines that it ran, oldest first."""
 
     app: str
     stream: StreamKey
     start: Position
+    generations: tuple[Generation, ...] = ()
 
 
 class Held(Struct, frozen=True):
@@ -79,6 +88,7 @@ class WorkerRow(Struct, frozen=True):
     buried: bool = False
     held: tuple[Held, ...] = ()
     ready: tuple[Ready, ...] = ()
+    generation: int = 0  # of its pipeline
 
 
 class LinkRef(NamedTuple):
@@ -154,6 +164,7 @@ class ShardRow(Struct, frozen=True):
     moved: bool = False
     marks: tuple[CommittedMark, ...] = ()
     caught_up_at_ms: int | None = None
+    generation: int = 0  # of the worker that committed last; 0: nobody did
 
     @property
     def id(self) -> str:
@@ -237,7 +248,13 @@ def noted(row: ShardRow, caught_up_at_ms: int, write_id: str) -> ShardRow:
 def ended(row: ShardRow, base: Pair, new: Pair, write_id: str) -> ShardRow:
     """At END, owned by nobody for good; its last state waits there for the children."""
     assert new.position == END, f"{row.id} ends at {new.position}"
-    return replace(committed(row, base, new, write_id), owner=None, ended=True, successor=None)
+    row = committed(row, base, new, write_id)
+    return replace(row, owner=None, ended=True, successor=None)
+
+
+def of_generation(row: ShardRow, generation: int) -> ShardRow:
+    """Its newest pair was committed by that generation of the pipeline."""
+    return replace(row, generation=max(row.generation, generation))
 
 
 def links_of(row: ShardRow) -> dict[str, LinkRef]:

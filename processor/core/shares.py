@@ -43,14 +43,14 @@ class Shares:
         """Free shards that are ours to take."""
         ours: set[str] = set()
         to_share: list[str] = []
-        for key in self._fleet.free(mine):
+        for key in filter(self._fleet.may_claim, self._fleet.free(mine)):
             taker = self._left_to(key, now)
             if taker == self._fleet.me or self._is_overdue(key, now):
                 ours.add(key)
             elif taker is None:
                 to_share.append(key)
         if to_share:
-            shared = assign(self._counts(mine, now), to_share)
+            shared = assign(self._newest(self._counts(mine, now)), to_share)
             ours.update(key for key, worker in shared.items() if worker == self._fleet.me)
         return ours
 
@@ -58,7 +58,7 @@ class Shares:
         """Whether a shard seems left by everybody, and only rows newer than ours can tell."""
         return any(
             self._is_long_left(key, now) and not self._is_overdue(key, now)
-            for key in self._fleet.free(mine)
+            for key in filter(self._fleet.may_claim, self._fleet.free(mine))
         )
 
     def to_even(
@@ -66,12 +66,14 @@ class Shares:
     ) -> Gift | None:
         """Which of our `movable` leases to give to whom, to even out the fleet's counts."""
         counts = self._counts(mine, now)
-        takers = list(counts)
-        for worker in assign(counts, self._fleet.free(mine)).values():
+        takers = list(self._newest(counts))
+        free = self._fleet.free(mine)  # also what only they may claim
+        for worker in assign({one: counts[one] for one in takers}, free).values():
             counts[worker] += 1
-        if not movable or counts[self._fleet.me] - min(counts.values()) < UNEVEN:
+        least = min(counts[one] for one in takers)
+        if not movable or counts[self._fleet.me] - least < UNEVEN:
             return None
-        can_go = {worker: self._fleet.holdings.movable[worker] for worker in takers}
+        can_go = {worker: self._fleet.holdings.movable[worker] for worker in counts}
         can_go[self._fleet.me] = len(movable)
         planned: list[Move] = moves(counts, can_go, takers, self._fleet.me)
         if not planned or planned[-1].giver != self._fleet.me:
@@ -88,6 +90,8 @@ class Shares:
         """The same for the fleet's load, where counts are even: whoever takes a lease and has not
         one less than we gives one back, by count."""
         counts = self._counts(mine, now)
+        if len(self._newest(counts)) < len(counts):
+            return None  # in a rollout: an older worker can't give and take
         loads = self._fleet.holdings.loads(mine)
         taker = relief({worker: loads[worker] for worker in counts}, self._fleet.me)
         if taker is None:
@@ -109,13 +113,27 @@ class Shares:
         if self._fleet.is_large:
             watchers = self._fleet.watchers(self._fleet.me)
             counts = {one: counts[one] for one in watchers if one in counts}
-        return assign(counts, needy)
+        takers = self._newest(counts)
+        if any(self._fleet.generation_of(one) < self._fleet.generation for one in takers):
+            return {}  # nobody who is left may go on from our state
+        return assign(takers, needy)
+
+    def barred(self, mine: Mapping[str, Held]) -> list[str]:
+        """Free shards that only workers of a newer generation of the pipeline may claim."""
+        return [key for key in self._fleet.free(mine) if not self._fleet.may_claim(key)]
 
     def _counts(self, mine: Mapping[str, Held], now: float) -> dict[str, int]:
         """Leases of each that may take shards, those on their way to it included."""
         held = self._fleet.holdings.counts(mine)
         takers = [self._fleet.me, *self._fleet.takers(now)]
         return {worker: held[worker] for worker in takers}
+
+    def _newest(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Those of the newest generation: who may be given shards. What a newer one has had, an
+        older one can't take back."""
+        of = {worker: self._fleet.generation_of(worker) for worker in counts}
+        newest = max(of.values(), default=0)
+        return {worker: n for worker, n in counts.items() if of[worker] == newest}
 
     def _left_to(self, shard_id: str, now: float) -> str | None:
         """The one to whom the rules leave a free shard; None: whoever has the fewest."""
@@ -128,7 +146,9 @@ class Shares:
         if row.successor is None or now - since >= self._timing.successor_s:
             return None
         is_there = row.successor == self._fleet.me or self._fleet.can_take(row.successor, now)
-        return row.successor if is_there else None
+        if not is_there or self._fleet.generation_of(row.successor) < row.generation:
+            return None
+        return row.successor
 
     def _watcher(self, shard_id: str, owner: str, now: float) -> str | None:
         """Which of those who watched `owner` takes this shard of his."""

@@ -15,10 +15,11 @@ class Standing:
     enough, and a consistent read of the shard rows must follow it.
     """
 
-    def __init__(self, worker_id: str, timing: Timing) -> None:
+    def __init__(self, worker_id: str, timing: Timing, generation: int = 0) -> None:
         self.has_joined = False
         self.heartbeat_at = 0.0
         self._worker_id = worker_id
+        self._generation = generation
         self._timing = timing
         self._sent = WorkerRow(worker_id)
         self._said = _said_by(self._sent)
@@ -36,7 +37,14 @@ class Standing:
         self, held: tuple[Held, ...], ready: tuple[Ready, ...], draining: bool
     ) -> WorkerRow:
         counter = self._sent.counter + 1
-        return WorkerRow(self._worker_id, counter, draining=draining, held=held, ready=ready)
+        return WorkerRow(
+            self._worker_id,
+            counter,
+            draining=draining,
+            held=held,
+            ready=ready,
+            generation=self._generation,
+        )
 
     def news_at(self, row: WorkerRow) -> float:
         """When to send `row`: soon if it says something new, else when the next beat is due."""

@@ -76,9 +76,9 @@ def state_version(pipeline: Pipeline, rule: RuleSpec) -> str:
     )
 
 
-def generation(versions: Sequence[str]) -> str:
-    """A pipeline's name among those that an application ran, by the versions of its rules."""
-    return _hash({"rules": sorted(versions)})
+def generation(rule_versions: Sequence[str], snapshot_version: int) -> str:
+    """A pipeline's name among those that an application ran."""
+    return _hash({"rules": sorted(rule_versions), "snapshot": snapshot_version})
 
 
 # ---- what state is called -------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from processor.core.generations import advice
 from processor.core.rows import ShardRow
 from processor.errors import Outage, StreamReplaced, Throttled
 from processor.observe.board import Board
@@ -18,6 +19,7 @@ class LeaseReporter:
     def __init__(self, board: Board):
         self.held: set[str] = set()
         self._holes: tuple[str, ...] = ()
+        self._barred: tuple[str, ...] = ()
         self._board = board
 
     def __repr__(self) -> str:
@@ -93,6 +95,26 @@ class LeaseReporter:
             message="its old shards are dropped, and the new stream is read from its beginning",
             error=error,
         )
+
+    def on_registered(self, generation: int, is_newest: bool) -> None:
+        self._board.metrics.set("pipeline_generation", generation)
+        if is_newest:
+            message = f"this pipeline file is number {generation} of those that the app ran"
+            self._board.log.info("generation", message=message)
+        else:
+            message = (
+                f"this pipeline file is number {generation} of those that the app ran, and a newer"
+                " one has been seen: what that holds is left to its workers"
+            )
+            self._board.log.warning("generation_old", message=message)
+
+    def on_barred(self, shard_ids: Sequence[str], generation: int) -> None:
+        """One line when it changes, for reads repeat."""
+        self._board.metrics.set("leases_barred", len(shard_ids))
+        if shard_ids and tuple(shard_ids) != self._barred:
+            message = advice(len(shard_ids), generation)
+            self._board.log.error("leases_barred", message=message)
+        self._barred = tuple(shard_ids)
 
     def on_checkpoint(self, shard_id: str, outcome: str, stored_bytes: int, seconds: float) -> None:
         metrics = self._board.metrics

@@ -83,6 +83,12 @@ METRICS: tuple[Metric, ...] = (
     ),
     # leases
     _gauge("leases_held", "leases", "Leases that this worker holds."),
+    _gauge(
+        "leases_barred",
+        "leases",
+        "Free leases that this worker may not claim, as a newer pipeline file holds their state.",
+    ),
+    _gauge("pipeline_generation", "files", "This pipeline file's number of those the app ran."),
     _gauge("leases_unowned", "leases", "Leases without an owner, as this worker last saw them."),
     _gauge("hash_range_holes", "ranges", "Hash key ranges that no shard has covered for a while."),
     _counter("lease_events_total", "events", "Changes of this worker's leases.", "event"),

@@ -24,6 +24,7 @@ from processor.core.rows import (
     is_ahead,
     marked,
     noted,
+    of_generation,
     unreferenced,
 )
 from processor.core.seeking import inherits
@@ -63,6 +64,10 @@ class Keeper(Protocol):
     clock: Clock
     rng: random.Random
     observer: LeaseObserver
+
+    @property
+    def generation(self) -> int:
+        """Of our pipeline."""
 
     def valid_for_s(self) -> float:
         """Seconds in which effects may start."""
@@ -189,7 +194,8 @@ class Lease:
             nonlocal stored
             stored = await self._store(before, write_id, captured)
             pair = Pair(position, before.commit + 1, stored.ref)
-            after = committed(before, self._base, pair, write_id)
+            row = committed(before, self._base, pair, write_id)
+            after = of_generation(row, self._keeper.generation)
             return _caught_up(after, caught_up_at_ms)
 
         async with self._lock:
@@ -235,7 +241,8 @@ class Lease:
             async def change(before: ShardRow, write_id: str) -> ShardRow:
                 stored = await self._store(before, write_id, captured)
                 pair = Pair(position, before.commit + 1, stored.ref)
-                after = ended(before, self._base, pair, write_id)
+                row = ended(before, self._base, pair, write_id)
+                after = of_generation(row, self._keeper.generation)
                 return _caught_up(after, caught_up_at_ms)
 
             async def write(before: ShardRow, after: ShardRow) -> Written:

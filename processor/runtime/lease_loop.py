@@ -79,9 +79,14 @@ class LeaseLoop:
         *,
         app: str,
         start: str = "trim_horizon",
+        pipeline: str | None = None,
+        is_rollback: bool = False,
         timing: c.Timing | None = None,
         observer: LeaseObserver | None = None,
     ) -> None:
+        """`pipeline`: what tells it from others (`pipeline.generation`); None: it is the only one.
+        `is_rollback`: it is to be the newest, though another one has come after it."""
+        self._pipeline, self._is_rollback = pipeline, is_rollback
         self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
         self.observer = observer or Unobserved()  # type: ignore[abstract]  # empty is meant
         self.states = StateStore(ports.table.items, ports.objects)
@@ -108,6 +113,15 @@ class LeaseLoop:
     @property
     def worker_id(self) -> str:
         return self._machine.worker_id
+
+    @property
+    def generation(self) -> int:
+        """Our pipeline's number among those that the application ran; 0 until it is known."""
+        return self._shards.generation
+
+    def barred(self) -> list[str]:
+        """Free shards that we may not claim, as a newer pipeline holds their state."""
+        return self._machine.barred(self.clock.monotonic())
 
     @property
     def is_valid(self) -> bool:
@@ -157,6 +171,7 @@ class LeaseLoop:
             try:
                 async with asyncio.timeout(LISTING_TIMEOUT_S):
                     await self._shards.open(is_made_again=is_made_again)
+                    await self._register()
                     return
             except (Outage, TimeoutError, Unavailable) as error:
                 if isinstance(error, Unavailable) and not is_made_again:
@@ -164,6 +179,13 @@ class LeaseLoop:
                 self.observer.on_error("open", error)
                 await self.clock.sleep(self.rng.uniform(0, 2 * self._timing.retry_s))
         self._machine.is_finished = True  # told to stop before it could join
+
+    async def _register(self) -> None:
+        if self._pipeline is not None:
+            is_newest = await self._shards.register(self._pipeline, is_rollback=self._is_rollback)
+            self._is_rollback = False  # once: else it would turn back what comes after it, too
+            self.observer.on_registered(self.generation, is_newest)
+        self._machine = Machine(self.worker_id, self._timing, self.generation)
 
     async def _wake_on(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
@@ -196,7 +218,7 @@ class LeaseLoop:
                 self.observer.on_buried_self(machine.worker_id)
             else:
                 await self._follow_anew(machine.worker_id, self._replaced, stopping)
-            self._machine = Machine(self._new_id(), self._timing)
+            self._machine = Machine(self._new_id(), self._timing, self.generation)
             self._machine.is_finished = stopping.is_set()
 
     async def _follow_anew(
@@ -326,6 +348,7 @@ class LeaseLoop:
             rows = await self._shards.read()
             machine.on_shards(rows, sent_at, self.clock.monotonic())
         self._tell_validity()
+        self.observer.on_barred(machine.barred(self.clock.monotonic()), self.generation)
 
     async def _prefetch(self, machine: Machine, shard_id: str, epoch: int) -> None:
         row = await self._shards.read_one(shard_id)

@@ -45,6 +45,12 @@ class LeaseObserver(Protocol):
         """The stream was deleted and made again: its old shards were dropped, its new ones begin
         under ids of their own."""
 
+    def on_registered(self, generation: int, is_newest: bool) -> None:
+        """Our pipeline's number among those that the application ran."""
+
+    def on_barred(self, shard_ids: Sequence[str], generation: int) -> None:
+        """Free shards that we may not claim, as a newer pipeline holds their state; mostly none."""
+
     def on_checkpoint(
         self, shard_id: str, outcome: CheckpointOutcome, stored_bytes: int, seconds: float
     ) -> None: ...

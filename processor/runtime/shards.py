@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from processor.core.discovery import Discovery, Found
+from processor.core.generations import registered
 from processor.core.lineage import children_of, heirs, undiscovered
 from processor.core.progress import start_position
 from processor.core.rows import AppRow, ShardRow, StreamKey
@@ -30,6 +33,7 @@ class Shards:
     """Shard rows of the stream that `source` reads; `app` and `start` as in the pipeline file."""
 
     def __init__(self, table: LeaseTable, source: Listing, app: str, start: str) -> None:
+        self.generation = 0  # of the pipeline that this worker runs; known once it is registered
         self._table = table
         self._source = source
         self._start = start
@@ -69,6 +73,17 @@ class Shards:
             )
         self._app = standing
         self._discovery = Discovery(standing.stream, standing.start)
+
+    async def register(self, pipeline: str, *, is_rollback: bool) -> bool:
+        """Note which pipeline we run; False if the application has since run a newer one."""
+        while True:
+            mine = registered(self._app.generations, pipeline, is_rollback=is_rollback)
+            wanted = replace(self._app, generations=mine.known)
+            if wanted != self._app:
+                self._app = await self._table.remember(self._app, wanted)
+            if wanted == self._app:
+                self.generation = mine.number
+                return mine.number == mine.newest
 
     async def read(self) -> list[ShardRow]:
         return await self._table.read_shards(self._app.stream)

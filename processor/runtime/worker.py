@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from processor.core.commands import Timing
+from processor.core.generations import advice
+from processor.core.pipeline import generation
 from processor.ports import Clock, ReadObserver
 from processor.runtime.lease import Lease
 from processor.runtime.lease_loop import LeaseLoop, LeasePorts, LeaseStatus
@@ -54,7 +56,8 @@ class Pulse:
 class Worker:
     """Follows the shards that it can lease, until told to stop.
 
-    `pulse` is what the readers of `road.source` tell.
+    `pulse` is what the readers of `road.source` tell. `is_rollback`: what a newer pipeline of the
+    application holds is ours to go on from.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Worker:
         observer: LeaseObserver,
         pulse: Pulse,
         timing: Timing | None = None,
+        *,
+        is_rollback: bool = False,
     ):
         self._road = road
         self._pulse = pulse
@@ -74,6 +79,8 @@ class Worker:
             self._follow,
             app=road.plan.pipeline.app,
             start=road.plan.pipeline.source.start,
+            pipeline=generation(road.plan),
+            is_rollback=is_rollback,
             timing=timing,
             observer=observer,
         )
@@ -89,6 +96,11 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether others see us as such: heartbeats are taken."""
         return self._leases.is_valid
+
+    def barred(self) -> str | None:
+        """A sentence, where all that this worker could do is left to a newer pipeline's workers."""
+        barred = [] if self._shards else self._leases.barred()
+        return advice(len(barred), self._leases.generation) if barred else None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set and every lease is handed over, in less than 30 s.

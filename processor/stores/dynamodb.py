@@ -77,13 +77,32 @@ class DynamoTable:
         refused = await self._calls.put_new(items.app_item(row))
         return row if refused is None else items.app_row(refused, row.stream)
 
+    async def remember(self, before: AppRow, after: AppRow) -> AppRow:
+        known = items.generation_values(before)
+        condition = (
+            f"#{items.GENERATIONS} = :known"
+            if known
+            else (f"attribute_exists(#pk) AND attribute_not_exists(#{items.GENERATIONS})")
+        )
+        values = {"known": known[items.GENERATIONS]} if known else {}
+        expression = (
+            _Expression(condition, **values)
+            .naming(*(() if known else ("pk",)))
+            .setting(items.generation_values(after))
+        )
+        key = items.app_key(before.stream)
+        if await self._change(key, expression):
+            return after
+        item = await self._calls.get(key)
+        return items.app_row(item, before.stream) if item else await self.pin(after)
+
     # ---- workers
 
     async def join(self, stream: StreamKey, row: WorkerRow) -> None:
         await self._calls.put_new(items.worker_key(stream, row.id) | items.worker_values(row))
 
     async def heartbeat(self, stream: StreamKey, row: WorkerRow) -> bool:
-        return await self._change_worker(
+        return await self._change(
             items.worker_key(stream, row.id),
             _Expression("attribute_exists(#pk) AND attribute_not_exists(#buried)")
             .naming("pk", "buried")
@@ -104,7 +123,7 @@ class DynamoTable:
         return [items.worker_row(item) for item in found]
 
     async def bury(self, stream: StreamKey, worker_id: str, counter: int) -> bool:
-        return await self._change_worker(
+        return await self._change(
             items.worker_key(stream, worker_id),
             _Expression("#counter = :seen AND attribute_not_exists(#buried)", seen=_n(counter))
             .naming("counter", "buried")
@@ -114,7 +133,7 @@ class DynamoTable:
     async def delete_worker(self, stream: StreamKey, worker_id: str) -> None:
         await self._calls.call("DeleteItem", Key=items.worker_key(stream, worker_id))
 
-    async def _change_worker(self, key: Item, expression: _Expression) -> bool:
+    async def _change(self, key: Item, expression: _Expression) -> bool:
         try:
             await self._calls.call("UpdateItem", Key=key, **expression.arguments())
         except _Refused:

@@ -23,6 +23,7 @@ from msgspec import Struct
 from processor.core.rows import (
     AppRow,
     CommittedMark,
+    Generation,
     Held,
     Pair,
     Ready,
@@ -39,6 +40,7 @@ Item = dict[str, Any]
 
 BUCKETS = 16
 APPS = "app"
+GENERATIONS = "generations"  # of an application's row: only there once one is known
 READY = "ready"  # of a worker's row: only there while it waits for a lease
 # What changes in a shard's row; the rest stays as it was created.
 CHANGING = (
@@ -54,6 +56,7 @@ CHANGING = (
     "pairs",
     "marks",
     "caught_up_at_ms",
+    "generation",
 )
 
 
@@ -112,11 +115,20 @@ def state_place(name: str) -> tuple[str, str]:
 
 
 def app_item(row: AppRow) -> Item:
-    return app_key(row.stream) | {"app": {"S": row.app}, "start": {"S": position_text(row.start)}}
+    fixed: Item = {"app": {"S": row.app}, "start": {"S": position_text(row.start)}}
+    return app_key(row.stream) | fixed | generation_values(row)
+
+
+def generation_values(row: AppRow) -> Item:
+    """What changes of an application's row; nothing while it has no generation."""
+    text = msgspec.json.encode([(one.number, one.pipeline) for one in row.generations]).decode()
+    return {GENERATIONS: {"S": text}} if row.generations else {}
 
 
 def app_row(item: Mapping[str, Any], stream: StreamKey) -> AppRow:
-    return AppRow(item["app"]["S"], stream, position_of(item["start"]["S"]))
+    known = msgspec.json.decode(item.get(GENERATIONS, {"S": "[]"})["S"])
+    generations = tuple(Generation(*one) for one in known)
+    return AppRow(item["app"]["S"], stream, position_of(item["start"]["S"]), generations)
 
 
 def worker_values(row: WorkerRow) -> Item:
@@ -125,6 +137,7 @@ def worker_values(row: WorkerRow) -> Item:
         "counter": {"N": str(row.counter)},
         "draining": {"BOOL": row.draining},
         "held": {"B": _packed(row.held)},
+        "generation": {"N": str(row.generation)},
     }
     if row.ready:
         values[READY] = {"B": _packed(row.ready)}
@@ -150,6 +163,7 @@ def worker_row(item: Mapping[str, Any]) -> WorkerRow:
         buried="buried" in item,
         held=tuple(Held(*one) for one in _unpacked(item, "held")),
         ready=tuple(Ready(*one) for one in _unpacked(item, READY)),
+        generation=int(item.get("generation", {"N": "0"})["N"]),
     )
 
 
@@ -177,6 +191,7 @@ def shard_values(row: ShardRow) -> Item:
         "seeks": {"N": str(row.seeks)},
         "ended": {"BOOL": row.ended},
         "moved": {"BOOL": row.moved},
+        "generation": {"N": str(row.generation)},
         "position": {"S": position_text(row.position)},  # for people; `pairs` is what counts
         "pairs": {"S": msgspec.json.encode(pairs).decode()},
         "marks": {"S": msgspec.json.encode(marks).decode()},
@@ -206,6 +221,7 @@ def shard_row(item: Mapping[str, Any], stream: StreamKey) -> ShardRow:
         moved=item["moved"]["BOOL"],
         marks=_marks(item),
         caught_up_at_ms=None if caught_up is None else int(caught_up["N"]),
+        generation=int(item.get("generation", {"N": "0"})["N"]),
     )
 
 

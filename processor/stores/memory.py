@@ -76,6 +76,12 @@ class MemoryTable:
         await self._gate("pin", "before")
         return self.content.apps.setdefault(row.stream, row)
 
+    async def remember(self, before: AppRow, after: AppRow) -> AppRow:
+        await self._gate("remember", "before")
+        if self.content.apps.get(before.stream) == before:
+            self.content.apps[before.stream] = after
+        return self.content.apps[before.stream]
+
     async def join(self, stream: StreamKey, row: WorkerRow) -> None:
         await self._gate("join", "before")
         self.content.workers.setdefault((stream, row.id), row)

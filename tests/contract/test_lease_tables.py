@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from processor.core.rows import (
     AppRow,
+    Generation,
     Held,
     Pair,
     Ready,
@@ -21,6 +22,7 @@ from processor.core.rows import (
     ended,
     fresh_row,
     marked,
+    of_generation,
     released,
 )
 from processor.errors import Outage, Throttled, Unavailable
@@ -97,6 +99,16 @@ async def test_a_stream_made_again_is_pinned_anew(table: LeaseTable) -> None:
     assert await table.pin(again) == again
 
 
+async def test_generations_are_remembered_unless_somebody_was_faster(table: LeaseTable) -> None:
+    row = await table.pin(AppRow("shop", STREAM, TRIM_HORIZON))
+    first = replace(row, generations=(Generation(1, "a"),))
+    second = replace(row, generations=(Generation(1, "a"), Generation(2, "b")))
+    assert await table.remember(row, first) == first
+    assert await table.remember(row, second) == first, "what it builds on no longer stands"
+    assert await table.remember(first, second) == second
+    assert await table.pin(row) == second
+
+
 # ---- workers
 
 
@@ -104,7 +116,7 @@ async def test_a_worker_says_what_it_holds(table: LeaseTable) -> None:
     first = Held("shardId-000000000000", 3, rests=True, to="b", rate=17)
     held = (first, Held("shardId-000000000001", 1))
     ready = (Ready("shardId-000000000002", 5),)
-    row = WorkerRow("a", 7, draining=True, held=held, ready=ready)
+    row = WorkerRow("a", 7, draining=True, held=held, ready=ready, generation=4)
     await table.join(STREAM, WorkerRow("a", 1))
     assert await table.heartbeat(STREAM, row)
     assert await table.read_workers(STREAM) == [row]
@@ -188,6 +200,7 @@ async def test_shard_rows_come_back_as_they_were_stored(table: LeaseTable) -> No
     assert (await table.write(row, first)).applied
     mark = Mark(Position("after", BIG), "idle", 1_700_000_000_000)
     second = replace(marked(first, mark, "w2"), caught_up_at_ms=1_700_000_000_001)
+    second = of_generation(second, 3)
     assert (await table.write(first, second)).applied
     assert await table.read_shard(STREAM, row.id) == second
     assert await table.read_shards(STREAM) == [second]

@@ -11,9 +11,11 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from processor.core import commands as c
 from processor.core.leases import Machine
-from processor.core.rows import Pair, StreamKey, committed, fresh_row
+from processor.core.rows import Pair, ShardRow, StreamKey, committed, fresh_row, of_generation
 from processor.core.stages import Stage
 from processor.errors import Outage
 from processor.model import TRIM_HORIZON, Position, Shard
@@ -58,13 +60,15 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._asleep: dict[str, float] = {}
+        self._generations: dict[str, int] = {}
         rows = [fresh_row(STREAM, Shard(shard_id(n)), TRIM_HORIZON) for n in range(shards)]
         at_once(self.table.create_shards(rows))
 
     # ---- what happens to workers
 
-    def join(self, name: str) -> None:
-        self.machines[name] = Machine(name, self._timing)
+    def join(self, name: str, generation: int = 0) -> None:
+        self.machines[name] = Machine(name, self._timing, generation)
+        self._generations[name] = generation
         self._step(name)
 
     def kill(self, name: str) -> None:
@@ -93,6 +97,13 @@ class World:
 
     def owners(self) -> dict[str, str | None]:
         return {key: row.owner for (_, key), row in sorted(self.content.shards.items())}
+
+    def row(self, key: str) -> ShardRow:
+        return self.content.shards[STREAM, key]
+
+    def table_row(self, key: str, **changes: Any) -> None:
+        """The row as somebody left it before all of this."""
+        self.content.shards[STREAM, key] = replace(self.row(key), **changes)
 
     def counts(self) -> dict[str, int]:
         owned = list(self.owners().values())
@@ -237,6 +248,7 @@ class World:
         row = machine.leases[key].row
         pair = Pair(Position("after", str(row.commit + 1)), row.commit + 1)
         after = committed(row, row.pairs[-1], pair, f"{machine.worker_id} {row.commit}")
+        after = of_generation(after, self._generations[machine.worker_id])
         try:
             written = at_once(self.table.write(row, after))
         except Outage:

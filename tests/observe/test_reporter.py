@@ -464,6 +464,19 @@ def test_a_retention_gap_is_counted_by_its_length_and_told(bench: Bench) -> None
     assert told in str(line)
 
 
+def test_shards_that_are_left_to_a_newer_file_are_one_line_that_says_what_to_do(
+    bench: Bench,
+) -> None:
+    bench.reporter.leases.on_registered(3, False)
+    for barred in (["shard-0"], ["shard-0"], ["shard-0", "shard-1"], []):
+        bench.reporter.leases.on_barred(barred, 3)
+        assert bench.value("leases_barred") == len(barred)
+    told = [line["message"] for line in bench.lines() if line["event"] == "leases_barred"]
+    assert [message.split(" can't")[0] for message in told] == ["1 shard", "2 shards"]
+    assert "--rollback" in told[0]
+    assert bench.value("pipeline_generation") == 3
+
+
 def test_with_the_stream_go_all_leases_on_it(bench: Bench) -> None:
     bench.reporter.leases.on_claimed(row("shard-0"))
     bench.reporter.leases.on_stream_replaced(StreamReplaced("orders", 0, 1_700_000_000_000))
@@ -508,6 +521,9 @@ def everything(bench: Bench) -> None:
     leases.on_released("shard-2", None)
     leases.on_ended(row("shard-3"), ())
     leases.on_audit(["0-9"])
+    leases.on_registered(2, True)
+    leases.on_registered(1, False)
+    leases.on_barred(["shard-4"], 1)
     refresh(
         bench,
         {"shard-0": Facts(0, 1, {"revenue": 1})},

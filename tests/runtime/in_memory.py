@@ -149,12 +149,21 @@ class Town:
             retention_ms=self.retention_ms,
         )
 
-    def start(self, *, source: Any = None, gate: Gate | None = None) -> Life:
-        """One more worker; `source` and `gate` stand in for the town's."""
+    def start(
+        self,
+        *,
+        source: Any = None,
+        gate: Gate | None = None,
+        plan: Plan | None = None,
+        is_rollback: bool = False,
+    ) -> Life:
+        """One more worker; `source`, `gate` and `plan` stand in for the town's."""
         self.started += 1
         rng, clock, steps = random.Random(self.started), self.clock, Steps()
         source = source or self.source
-        plan = plan_of(self.checkpoint_ms, self.window_ms, self.detect, self.start_at, self.on_gap)
+        plan = plan or plan_of(
+            self.checkpoint_ms, self.window_ms, self.detect, self.start_at, self.on_gap
+        )
         sinks = {"bus": MemorySink(self.bus, clock, rng)}
         letters = MemoryDeadLetters(self.dead, clock, rng)
         road = Road(plan, source, sinks, letters, clock, steps)
@@ -162,7 +171,7 @@ class Town:
         ports = LeasePorts(table, self.objects, source, clock, rng)
         pulse = Pulse(UnobservedReads(), clock)
         observer = Unobserved()  # type: ignore[abstract]  # empty is meant
-        worker = Worker(road, ports, observer, pulse)
+        worker = Worker(road, ports, observer, pulse, is_rollback=is_rollback)
         stopping = asyncio.Event()
         task = asyncio.create_task(worker.run(stopping))
         return Life(worker, stopping, task, steps, pulse)

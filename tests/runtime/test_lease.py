@@ -89,6 +89,8 @@ class Keeping:
         self.ended: list[ShardRow] = []
         self.listing_s = 0.0
 
+        self.generation = 3
+
     retention_ms = 86_400_000
 
     def valid_for_s(self) -> float:
