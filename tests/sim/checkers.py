@@ -1,0 +1,286 @@
+"""What must hold at every moment, checked on what the services took and not on what anybody says.
+
+`Checkers` overhears the network: it keeps its own copy of every row, of who joined under which id,
+and of which heartbeats were answered when. A breach is an exception of its own, with the checker's
+name; the run ends there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from processor.core.commands import Timing
+from processor.core.pages import place
+from processor.core.rows import ShardRow, WorkerRow
+from processor.sinks.memory import Arrival
+from tests.sim.loop import Host
+from tests.sim.network import Call, write_kind
+from tests.sim.services import STREAM, Services
+from tests.sim.truth import MarkSeen
+
+TIMING = Timing()
+ROUNDING_S = 1e-6
+READS_ROWS = frozenset(
+    ("read_workers", "read_shards", "read_shard", "heartbeat", "join", "get", "list", "pin")
+)
+
+
+class Breach(AssertionError):
+    """A promise that was not kept; `checker` is which."""
+
+    def __init__(self, checker: str, what: str) -> None:
+        super().__init__(f"{checker}: {what}")
+        self.checker = checker
+
+
+@dataclass
+class Seen:
+    """What one process was overheard to do."""
+
+    id: str = ""  # its present worker id
+    valid_from: float | None = None  # its own time at the send of the last heartbeat that was good
+    reads: list[tuple[float, dict[str, int]]] = field(default_factory=list)  # of worker rows
+
+
+class Checkers:
+    def __init__(self, services: Services, note: Any) -> None:
+        self._services = services
+        self._note = note
+        self._seen: dict[Host, Seen] = {}
+        self._claimers: dict[tuple[str, int], Host] = {}
+        self._bodies: dict[str, bytes] = {}
+        self._unanswered: dict[tuple[Host, str], ShardRow] = {}
+        self.rows: dict[str, ShardRow] = {}
+        self.marks: dict[str, list[MarkSeen]] = {}
+        self.paths: Counter[str] = Counter()
+        self.breach: Breach | None = None
+
+    # ---- what is overheard
+
+    def on_sent(self, host: Host, kind: str, args: tuple[Any, ...]) -> None:
+        if kind in ("claim", "release", "commit", "mark", "end", "bury"):
+            self._check_validity(host, kind)
+        if kind == "bury":
+            self._check_burial(host, args[1], args[2])
+        if kind in ("commit", "mark", "end"):
+            self._on_row_sent(host, args[1])
+
+    def on_answer(self, call: Call, result: Any) -> None:
+        seen = self._seen_of(call.host)
+        match call.operation:
+            case "write" | "end":
+                self._unanswered.pop((call.host, call.args[0].id), None)
+            case "join" | "heartbeat":
+                row: WorkerRow = call.args[1]
+                if call.operation == "join" and row.id != seen.id:
+                    self._seen[call.host] = seen = Seen(row.id)
+                if result is not False and row.id == seen.id:
+                    seen.valid_from = max(seen.valid_from or call.sent_at, call.sent_at)
+            case "read_workers":
+                counters = {row.id: row.counter for row in result}
+                seen.reads = [*seen.reads[-40:], (call.host.monotonic(), counters)]
+
+    def on_no_answer(self, call: Call) -> None:
+        if call.kind == "read_workers":
+            self._seen_of(call.host).reads = []
+
+    def on_effect(self, call: Call, result: Any) -> None:
+        try:
+            self._on_effect(call, result)
+        except Breach as breach:
+            self.breach = self.breach or breach
+
+    def _on_effect(self, call: Call, result: Any) -> None:
+        match call.service:
+            case "bus" | "letters":
+                for entry in call.args[0]:
+                    self._check_bytes(call, entry)
+            case "items" | "objects":
+                if call.operation == "delete":
+                    self._check_deleted(call)
+            case "table" if call.operation not in READS_ROWS:
+                self._compare(call, result)
+
+    # ---- rows
+
+    def _compare(self, call: Call, result: Any) -> None:
+        """Whatever the call changed of the shards' rows."""
+        if call.operation == "bury" and result:
+            self._note(call.host, f"buries {self.name_of(call.args[1])}")
+            self.paths["burial"] += 1
+        standing = self._services.content.shards
+        for (_, id_), row in standing.items():
+            known = self.rows.get(id_)
+            if known is not row:
+                self.rows[id_] = row
+                if known is None:
+                    self._note(call.host, f"creates the row of {short(id_)}")
+                elif (known.owner, known.epoch, known.commit) != (row.owner, row.epoch, row.commit):
+                    self._check_change(call, known, row)
+        if call.operation in ("write", "end") and not result.applied:
+            self._on_refused(call)
+
+    def _check_change(self, call: Call, before: ShardRow, after: ShardRow) -> None:
+        kind = "end" if after.ended else write_kind(before, after)
+        seen = self._seen_of(call.host)
+        if kind == "claim":
+            self._check_claim(call.host, seen, before, after)
+            self._claimers[after.id, after.epoch] = call.host
+            return
+        detail = f"{kind} of {short(after.id)}, epoch {after.epoch} of {self.name_of(before.owner)}"
+        claimer = self._claimers.get((before.id, before.epoch))
+        if before.epoch != after.epoch or claimer is not call.host or before.owner is None:
+            raise Breach("old epoch", f"{call.host.name} wrote: {detail}")
+        self._note(call.host, f"{kind}s {short(after.id)} {after.position} (commit {after.commit})")
+        if kind == "release":
+            self.paths["release to a named successor" if after.successor else "release"] += 1
+            return
+        if after.commit != before.commit + 1:
+            raise Breach("old epoch", f"commit {after.commit} after {before.commit}: {detail}")
+        if place(after.position) < place(before.position):
+            raise Breach("position", f"back from {before.position} to {after.position}: {detail}")
+        if kind == "mark":
+            self._on_mark(after)
+        self._check_refs(after)
+
+    def _check_claim(self, host: Host, seen: Seen, before: ShardRow, after: ShardRow) -> None:
+        owner, id_ = before.owner, short(after.id)
+        if after.epoch != before.epoch + 1 or before.ended:
+            raise Breach("old epoch", f"{id_} claimed at {after.epoch} after {before.epoch}")
+        workers = self._services.content.workers
+        row = workers.get((after.stream, owner)) if owner else None
+        if owner and owner != after.owner and row is not None and not row.buried:
+            raise Breach("live owner", f"{id_} claimed from {self.name_of(owner)}, not buried")
+        open_ = [p for p in self._parents(after.id) if not self._has_ended(p)]
+        if open_:
+            raise Breach("children after parents", f"{id_} claimed before the end of {open_}")
+        path = self._path_of(before, after)
+        self.paths[path] += 1
+        if any(entry.commit > before.pairs[-1].commit for entry in before.marks):
+            self.paths["mark replayed"] += 1
+        if not before.epoch and before.shard.parents:
+            parents = len(before.shard.parents)
+            self.paths["merge adopted" if parents > 1 else "split adopted"] += 1
+            if parents == 1 and self._parents(before.shard.parents[0]):
+                self.paths["split of a split"] += 1
+        self._note(host, f"claims {id_} at epoch {after.epoch} ({path})")
+
+    def _path_of(self, before: ShardRow, after: ShardRow) -> str:
+        if before.owner == after.owner:
+            return "reclaim of one's own"
+        if before.owner is not None:
+            return "take-over from the dead"
+        if not before.epoch:
+            return "first claim"
+        if before.successor is None:
+            return "claim of what is free"
+        if before.successor == after.owner:
+            return "hand-off to the successor"
+        return "hand-off by successor's time-out"
+
+    def _parents(self, shard_id: str) -> tuple[str, ...]:
+        return self._services.model.streams[STREAM].shards[shard_id].parent_ids
+
+    def _has_ended(self, shard_id: str) -> bool:
+        return shard_id in self.rows and self.rows[shard_id].ended
+
+    def _on_mark(self, row: ShardRow) -> None:
+        mark = row.marks[-1].mark
+        number = int(mark.position.value) if mark.position.kind == "after" else 0
+        self.marks.setdefault(row.id, []).append(MarkSeen(number, mark.watermark_ms))
+        self.paths["mark"] += 1
+
+    def _on_refused(self, call: Call) -> None:
+        before: ShardRow = call.args[0]
+        row = self.rows.get(before.id)
+        if row is not None and row.epoch > before.epoch:
+            self.paths["write under an old epoch refused"] += 1
+            self._note(call.host, f"is refused: {short(before.id)} is at epoch {row.epoch}")
+        elif row is not None and row.write_id == call.args[1].write_id:
+            self.paths["repeat of an applied write refused"] += 1
+
+    def _on_row_sent(self, host: Host, after: ShardRow) -> None:
+        """Tells how a write whose answer never came was settled: by the next one of its task."""
+        known = self._unanswered.get((host, after.id))
+        if known is not None and known.epoch == after.epoch:
+            if known.write_id != after.write_id:
+                self.paths["ambiguous write settled as applied"] += 1
+            elif self.rows[after.id].write_id != after.write_id:
+                self.paths["ambiguous write settled as not applied"] += 1
+        self._unanswered[host, after.id] = after
+
+    # ---- states
+
+    def _check_refs(self, row: ShardRow) -> None:
+        for pair in row.pairs:
+            if pair.state is not None and not self._exists(pair.state.key):
+                raise Breach("missing object", f"{row.id} names {pair.state.key}: there is none")
+
+    def _exists(self, key: str) -> bool:
+        return key in self._services.content.blobs or key in self._services.blobs
+
+    def _check_deleted(self, call: Call) -> None:
+        named = {pair.state.key for row in self.rows.values() for pair in row.pairs if pair.state}
+        wrong = named.intersection(call.args[0])
+        if wrong:
+            raise Breach("missing object", f"{call.host.name} deleted {wrong}, which rows name")
+
+    # ---- events
+
+    def _check_bytes(self, call: Call, entry: Arrival) -> None:
+        known = self._bodies.setdefault(entry.id, entry.body)
+        if known != entry.body:
+            raise Breach("one id, one byte string", f"{entry.id}:\n  {known!r}\n  {entry.body!r}")
+        seen = self._seen_of(call.host)
+        stream = next(iter(self._services.content.apps))
+        row = self._services.content.workers.get((stream, seen.id))
+        if row is not None and row.buried:
+            self.paths["put by the buried"] += 1
+
+    # ---- validity and burial
+
+    def _check_validity(self, host: Host, kind: str) -> None:
+        """No effect starts with less validity left than the margin, counted from the send."""
+        seen = self._seen_of(host)
+        if host.thawed_at == self._services.loop.now:
+            return  # decided before it was frozen: nobody can know that
+        if seen.valid_from is None:
+            self._breach("validity", f"{host.name} began a {kind} without a good heartbeat")
+            return
+        age_s = host.monotonic() - seen.valid_from
+        if age_s > TIMING.validity_s - TIMING.margin_s + ROUNDING_S:
+            self._breach(
+                "validity", f"{host.name} began a {kind} {age_s:.3f} s after its heartbeat"
+            )
+
+    def _check_burial(self, host: Host, victim: str, counter: int) -> None:
+        """Stood still over good reads close together, for as long as a TTL and the drift margin."""
+        if host.thawed_at == self._services.loop.now:
+            return
+        until = now = host.monotonic()
+        for at, counters in reversed(self._seen_of(host).reads):
+            if until - at > TIMING.gap_max_s + ROUNDING_S or counters.get(victim) != counter:
+                break
+            until = at
+        if now - until < TIMING.ttl_s + TIMING.burial_s - ROUNDING_S:
+            stood_s = f"stood still for {now - until:.3f} s of good reads"
+            self._breach("burial", f"{host.name} buries {self.name_of(victim)}, which {stood_s}")
+
+    def _breach(self, checker: str, what: str) -> None:
+        self.breach = self.breach or Breach(checker, what)
+
+    def _seen_of(self, host: Host) -> Seen:
+        return self._seen.setdefault(host, Seen())
+
+    def name_of(self, worker_id: str | None) -> str:
+        if worker_id is None:
+            return "nobody"
+        return next(
+            (h.name for h, seen in self._seen.items() if seen.id == worker_id), worker_id[:6]
+        )
+
+
+def short(shard_id: str) -> str:
+    return shard_id[-2:]

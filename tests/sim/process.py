@@ -1,0 +1,122 @@
+"""One worker process: production's worker with its leases and loops, on a host of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, cast
+
+from processor.core.pacing import Pace
+from processor.core.plan import Plan
+from processor.model import Step
+from processor.ports import Unobserved as UnobservedReads
+from processor.runtime.lease_loop import LeasePorts
+from processor.runtime.lease_observer import LeaseObserver
+from processor.runtime.shard_loop import Road
+from processor.runtime.worker import Pulse, Worker
+from processor.sources.budget import ByteBudget
+from processor.sources.kinesis import KinesisSource, Reading
+from tests.sim.loop import Host, on_host
+from tests.sim.network import Network
+from tests.sim.services import (
+    STREAM,
+    KinesisWire,
+    Remote,
+    RemoteTable,
+    Services,
+    SimLetters,
+    SimSink,
+)
+
+# Production's rates under load; idle shards are asked less often, for each read costs us 0.3 ms.
+# Two answers may lie 5 s apart for a shard to count as idle.
+PACE = Pace(caught_up_s=1.5, caught_up_s_max=4.0)
+BUDGET_BYTES = 64 * 1024 * 1024
+
+Tell = Callable[["Process", str, str], None]  # what, and of what
+
+
+class Process(Host):
+    """A worker with its own clock, clients and rng; `tell` hears what it reports of itself."""
+
+    def __init__(
+        self, name: str, seed: str, drift: float, services: Services, network: Network, tell: Tell
+    ) -> None:
+        self.rng = random.Random(seed)
+        rate = self.rng.uniform(1 - drift, 1 + drift)
+        booted_at = services.loop.now - self.rng.uniform(1, 10_000)
+        super().__init__(
+            services.loop, rate, booted_at, skew_ms=self.rng.randrange(-90_000, 90_000)
+        )
+        self.name = name
+        self.stopping = asyncio.Event()
+        self._services, self._network, self._tell = services, network, tell
+
+    def __repr__(self) -> str:
+        return f"<Process {self.name}>"
+
+    def start(self, plan: Plan) -> None:
+        source = self._source()
+        network, services = self._network, self._services
+        road = Road(
+            plan,
+            source,
+            {"bus": SimSink(network, self, services.bus, self.rng)},
+            SimLetters(network, self, services.letters, self.rng),
+            self,
+            Told(self, self._tell),
+        )
+        ports = LeasePorts(
+            cast(Any, RemoteTable(network, self, services.table)),
+            cast(Any, Remote(network, self, "objects", services.objects)),
+            source,
+            self,
+            self.rng,
+        )
+        observer = Told(self, self._tell)
+        self.worker = Worker(road, ports, observer, self._pulse)
+        self.task = on_host(self, self.worker.run(self.stopping))
+
+    def _source(self) -> KinesisSource:
+        self._pulse = Pulse(UnobservedReads(), self)
+        reading = Reading(self, self.rng, ByteBudget(BUDGET_BYTES), PACE, self._pulse)
+        wire = KinesisWire(self._network, self, self._services)
+        return KinesisSource(cast(Any, wire), STREAM, reading)
+
+    async def crash(self) -> None:
+        """Gone at once: nothing that it would still send is sent."""
+        self.is_dead = True
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+class Told(LeaseObserver):
+    """Passes on what matters to a history; a dead process tells nothing."""
+
+    def __init__(self, process: Process, tell: Tell) -> None:
+        self._process, self._tell = process, tell
+
+    def _say(self, path: str, text: str = "") -> None:
+        if not self._process.is_dead:
+            self._tell(self._process, path, text)
+
+    def on_buried_self(self, worker_id: str) -> None:
+        self._say("finds itself buried and joins anew")
+
+    def on_task_failed(self, shard_id: str, error: Exception, setbacks: int) -> None:
+        self._say("a task failed", f"{shard_id[-2:]} ({setbacks}): {error!r}")
+
+    def on_parked(self, shard_id: str, error: Exception) -> None:
+        self._say("parks", f"{shard_id[-2:]}: {error!r}")
+
+    def on_fallback(self, shard_id: str, reason: str) -> None:
+        self._say("falls back to the older pair", f"of {shard_id[-2:]}: {reason}")
+
+    def on_lost(self, shard_id: str, epoch: int) -> None:
+        self._say("lost a lease", f"of {shard_id[-2:]}, epoch {epoch}")
+
+    def on_step(self, shard_id: str, step: Step, seconds: float) -> None: ...
+
+    def on_state_refused(self, shard_id: str, error: Exception) -> None:
+        self._say("can't restore", f"{shard_id[-2:]}: {error}")

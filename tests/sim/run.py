@@ -1,0 +1,126 @@
+"""Run one seed and judge it: what the windows came to, and what was left behind."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from processor.core.events import dead_letter_id
+from processor.model import DeadLetter
+from tests.sim.checkers import Breach
+from tests.sim.history import history
+from tests.sim.loop import SimLoop, run
+from tests.sim.services import STREAM
+from tests.sim.truth import Family, Truth, truth
+from tests.sim.world import World
+
+TYPES = {"orders": "order", "payments": "payment"}
+
+
+class Outcome(NamedTuple):
+    """What became of a seed; `checker` and `what` are empty where all promises were kept."""
+
+    seed: int
+    checker: str
+    what: str
+    paths: Counter[str]
+    faults: Counter[str]
+    lines: list[str]
+
+
+def run_seed(seed: int) -> Outcome:
+    """One history, from its seed to its verdict; the same every time."""
+    worlds: list[World] = []
+
+    async def main(loop: SimLoop) -> None:
+        world = World(loop, history(seed))
+        worlds.append(world)
+        await world.play()
+        judge(world)
+
+    checker = what = ""
+    gc.disable()  # a history makes 100 MB of short-lived objects, and few cycles
+    try:
+        run(main)
+    except Breach as breach:
+        checker, what = breach.checker, str(breach)
+    except AssertionError as error:
+        checker, what = "assertion", repr(error)
+    finally:
+        gc.enable()
+    (world,) = worlds
+    return Outcome(seed, checker, what, world.checkers.paths, world.air.counts, world.lines)
+
+
+def judge(world: World) -> None:
+    """At the end: every record is where it belongs, and nothing else is left."""
+    found = truth(_families(world), world.taken, world.checkers.marks)
+    _check_windows(world, found)
+    _check_broken(world, found)
+    _check_objects(world)
+    _check_workers(world)
+    world.checkers.paths["late records"] += found.late.total()
+    world.checkers.paths["duplicate records"] += found.duplicates.total()
+    world.checkers.paths["broken records"] += len(found.broken)
+
+
+def _families(world: World) -> Iterator[Family]:
+    for shard in world.services.model.streams[STREAM].shards.values():
+        yield Family(
+            shard.shard_id, shard.hash_range.first, shard.hash_range.last, shard.parent_ids
+        )
+
+
+def _check_windows(world: World, found: Truth) -> None:
+    told: dict[tuple[str, str, int], list[int]] = {}
+    refused = [a.of for a in world.services.letters.arrivals if isinstance(a.of, DeadLetter)]
+    bodies = {a.id: a.body for a in world.services.bus.arrivals}
+    bodies |= {letter.id: letter.payload for letter in refused if letter.reason == "refused"}
+    for body in bodies.values():
+        detail = json.loads(body)
+        if detail["kind"] != "window":
+            continue
+        window = (TYPES[detail["rule"]], detail["key"]["key"], detail["window"]["start"])
+        figures = told.setdefault(window, [0, 0])
+        values = detail["values"]
+        figures[0] += values["n"]
+        figures[1] = (
+            figures[1] + values["total"]
+            if "total" in values
+            else max(figures[1], values["highest"])
+        )
+    for window, values in found.windows.items():
+        total = sum(values) if window[0] == "order" else max(values)
+        wanted = [len(values), total]
+        if told.get(window) != wanted:
+            raise Breach("truth", f"{window}: {told.get(window)} instead of {wanted}")
+    if extra := told.keys() - found.windows.keys():
+        raise Breach("truth", f"windows without records: {sorted(extra)}")
+
+
+def _check_broken(world: World, found: Truth) -> None:
+    arrived = {a.id for a in world.services.letters.arrivals}
+    wanted = {dead_letter_id(STREAM, shard, number, 0) for shard, number in found.broken}
+    if wanted - arrived:
+        raise Breach("lost record", f"{len(wanted - arrived)} broken records are in no dead letter")
+
+
+def _check_objects(world: World) -> None:
+    """What rows name is there, and nothing else is."""
+    rows = {row.id: row for row in world.services.content.shards.values()}
+    named = {pair.state.key for row in rows.values() for pair in row.pairs if pair.state}
+    there = {*world.services.content.blobs, *world.services.blobs}
+    if named - there:
+        raise Breach("missing object", f"{sorted(named - there)}")
+    orphans = {key for key in there - named if not rows[key.split("/")[1]].ended}
+    if orphans:
+        raise Breach("orphaned object", f"{sorted(orphans)}")
+
+
+def _check_workers(world: World) -> None:
+    left = [row for row in world.services.content.workers.values() if not row.buried]
+    if left:
+        raise Breach("leaving", f"rows of workers that are gone: {left}")

@@ -1,0 +1,123 @@
+"""What the windows must be: worked out record by record, with dicts, from what the stream took.
+
+It shares no code with the ring, and knows of the workers only the marks that they committed. Shards
+are walked parents first; a child goes on with what its parents left in its hash range.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.sim.history import HASHES, OUT_OF_ORDERNESS_MS, SIZES_MS
+
+NEVER_MS = -(2**62)
+
+
+class Taken(NamedTuple):
+    """A record as the stream took it."""
+
+    shard_id: str
+    number: str  # its sequence number
+    key: str
+    payload: bytes
+    arrival_ms: int
+
+
+class MarkSeen(NamedTuple):
+    """A committed mark: it holds after that sequence number (0: before the first record)."""
+
+    number: int
+    watermark_ms: int
+
+
+class Family(NamedTuple):
+    """A shard as the stream cut it."""
+
+    shard_id: str
+    first: int
+    last: int
+    parents: tuple[str, ...]
+
+
+@dataclass
+class Truth:
+    """Windows by (type, key, start), records dropped for a reason, ids of dead letters' places."""
+
+    windows: dict[tuple[str, str, int], list[int]] = field(default_factory=dict)
+    late: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
+    broken: set[tuple[str, str]] = field(default_factory=set)
+    records: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Left:
+    """How far a shard came: its watermark, those of its parents by hash range, ids seen."""
+
+    watermark_ms: int
+    floors: list[tuple[int, int, int]]
+    seen: set[str]
+
+
+def truth(
+    shards: Iterable[Family], records: Iterable[Taken], marks: Mapping[str, list[MarkSeen]]
+) -> Truth:
+    """`shards` in the order of their opening: parents come first."""
+    found = Truth()
+    by_shard: dict[str, list[Taken]] = {}
+    for record in records:
+        by_shard.setdefault(record.shard_id, []).append(record)
+    left: dict[str, _Left] = {}
+    for shard in shards:
+        state = _begin(shard, left)
+        _walk(by_shard.get(shard.shard_id, []), marks.get(shard.shard_id, []), state, found)
+        left[shard.shard_id] = state
+    return found
+
+
+def _begin(shard: Family, left: Mapping[str, _Left]) -> _Left:
+    parents = [left[parent] for parent in shard.parents]
+    if not parents:
+        return _Left(NEVER_MS, [], set())
+    seen = set().union(*(parent.seen for parent in parents))
+    return _Left(max(parent.watermark_ms for parent in parents), [], seen)
+
+
+def _walk(records: list[Taken], marks: list[MarkSeen], state: _Left, found: Truth) -> None:
+    ahead = sorted(marks, key=lambda mark: mark.number)
+    for record in records:
+        while ahead and ahead[0].number < int(record.number):
+            state.watermark_ms = max(state.watermark_ms, ahead.pop(0).watermark_ms)
+        _count(record, state, found)
+    for mark in ahead:
+        state.watermark_ms = max(state.watermark_ms, mark.watermark_ms)
+
+
+def _count(record: Taken, state: _Left, found: Truth) -> None:
+    found.records[record.shard_id] += 1
+    try:
+        event = json.loads(record.payload)
+    except ValueError:
+        found.broken.add((record.shard_id, record.number))
+        return
+    before = state.watermark_ms
+    state.watermark_ms = max(before, event["at"] - OUT_OF_ORDERNESS_MS)
+    if event["id"] in state.seen:
+        found.duplicates[record.shard_id] += 1
+        return
+    size_ms = SIZES_MS.get(event["type"])
+    if size_ms is not None:
+        start_ms = event["at"] // size_ms * size_ms
+        floor_ms = max(
+            [before, *(ms for a, b, ms in state.floors if a <= HASHES[event["key"]] <= b)]
+        )
+        if floor_ms >= start_ms + size_ms:
+            found.late[record.shard_id] += 1
+            return
+        values = found.windows.setdefault((event["type"], event["key"], start_ms), [])
+        values.append(event["value"])
+    state.seen.add(event["id"])
