@@ -236,7 +236,7 @@ class Checkers:
         seen = self._seen_of(call.host)
         stream = next(iter(self._services.content.apps))
         row = self._services.content.workers.get((stream, seen.id))
-        if row is not None and row.buried:
+        if row is None or row.buried:
             self.paths["put by the buried"] += 1
 
     # ---- validity and burial

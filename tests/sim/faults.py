@@ -17,7 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from processor.core.rows import ShardRow
 from tests.sim.history import FAULTS_UNTIL_S, History
@@ -25,7 +25,9 @@ from tests.sim.loop import Host, SimLoop
 from tests.sim.network import Fate, Garble, Service
 
 Kind = Literal["weather", "outage", "crash", "pause", "aim", "damage", "deploy", "refusal"]
-Act = Literal["lost before", "lost after", "crash before", "crash after", "freeze", "late"]
+Act = Literal[
+    "lost before", "lost after", "crash before", "crash after", "freeze", "late", "overtaken"
+]
 
 KINDS: tuple[Kind, ...] = (
     *("weather", "weather", "outage", "crash", "crash", "pause", "pause", "damage", "deploy"),
@@ -36,14 +38,7 @@ AIMS = (
     *("put_events", "put_events", "read_workers", "delete", "bury", "read_shards", "join"),
 )
 AT_RESHARDS = ("end", "end", "claim", "commit", "GetRecords")
-ACTS: tuple[Act, ...] = (
-    "lost before",
-    "lost after",
-    "crash before",
-    "crash after",
-    "freeze",
-    "late",
-)
+ACTS: tuple[Act, ...] = get_args(Act)
 SERVICES: tuple[Service, ...] = ("table", "items", "objects", "kinesis", "bus", "letters")
 OUT: tuple[frozenset[Service], ...] = (
     frozenset(("table", "items")),
@@ -195,6 +190,8 @@ class Air:
                 fate.at_effect = lambda: self._act(aim, host, 0.0)
             case "freeze":
                 fate.at_arrival = lambda: self._act(aim, host, duration_s)
+            case "overtaken":  # its sender gives it up and sends it again before it arrives
+                fate.there_s = self._rng.uniform(5.1, 9.0)
             case "late":  # the process stands still, and its request arrives when it is long over
                 fate.there_s = duration_s - 0.5
                 self._act(aim, host, duration_s)

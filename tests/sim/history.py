@@ -27,7 +27,9 @@ from tests.virtual_time import START_MS
 RECORDS_UNTIL_S = 400.0
 FAULTS_UNTIL_S = 410.0
 OWNED_BY_S = 470.0  # every readable shard: a minute after the last fault
-CLOSING_S = 545.0  # one more worker starts, then the others leave in good order
+CLOSING_S = 530.0  # one more worker starts, then the others leave in good order
+CLOSING_S_MAX = 700.0  # not before all windows closed: a hand-off makes idleness begin anew
+SWEPT_S = 40.0  # all of it claimed, and swept
 END_S = 600.0
 OUT_OF_ORDERNESS_MS = 5_000
 KEYS = tuple(f"k{i}" for i in range(16))

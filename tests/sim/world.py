@@ -29,12 +29,14 @@ from tests.sim.faults import (
 )
 from tests.sim.history import (
     CLOSING_S,
+    CLOSING_S_MAX,
     END_S,
     FAULTS_UNTIL_S,
     HASHES,
     OWNED_BY_S,
     RECORDS_UNTIL_S,
     SIZES_MS,
+    SWEPT_S,
     History,
     Put,
     Reshard,
@@ -92,11 +94,18 @@ class World:
         await self._until(OWNED_BY_S)
         self._check_owned()
         await self._until(CLOSING_S)
+        while self._windows_open() and self.loop.now < CLOSING_S_MAX:
+            await self._until(self.loop.now + STEP_S)
+        await self._close()
+
+    async def _close(self) -> None:
+        """One more worker takes everything over; its claims sweep what earlier owners left."""
+        closing_s = self.loop.now
         leaving = [p for p in self.processes if not p.is_dead]
         self._start()
-        await self._until(CLOSING_S + 5)
+        await self._until(closing_s + 5)
         await asyncio.gather(*(self._stop(p) for p in leaving))
-        await self._until(END_S)
+        await self._until(max(END_S, closing_s + SWEPT_S))
         self._check_owned()
         await self._stop(self.processes[-1])
         await asyncio.gather(*self._tasks)
@@ -183,6 +192,10 @@ class World:
         if process.is_frozen:
             self.note(process, "goes on")
             self.loop.thaw(process)
+
+    def _windows_open(self) -> int:
+        views = (view for p in self._alive() for view in p.worker.shards().values())
+        return sum(view.windows_open for view in views)
 
     def _alive(self) -> list[Process]:
         return [p for p in self.processes if not p.is_dead and not p.stopping.is_set()]
