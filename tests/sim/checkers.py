@@ -15,6 +15,7 @@ from processor.core.commands import Timing
 from processor.core.pages import place
 from processor.core.rows import ShardRow, WorkerRow
 from processor.sinks.memory import Arrival
+from tests.sim.log import Log
 from tests.sim.loop import Host
 from tests.sim.network import Call, write_kind
 from tests.sim.services import STREAM, Services
@@ -45,9 +46,9 @@ class Seen:
 
 
 class Checkers:
-    def __init__(self, services: Services, note: Any) -> None:
+    def __init__(self, services: Services, log: Log) -> None:
         self._services = services
-        self._note = note
+        self._note = log.note
         self._seen: dict[Host, Seen] = {}
         self._claimers: dict[tuple[str, int], Host] = {}
         self._bodies: dict[str, bytes] = {}
@@ -247,11 +248,11 @@ class Checkers:
         if host.thawed_at == self._services.loop.now:
             return  # decided before it was frozen: nobody can know that
         if seen.valid_from is None:
-            self._breach("validity", f"{host.name} began a {kind} without a good heartbeat")
+            self.on_breach("validity", f"{host.name} began a {kind} without a good heartbeat")
             return
         age_s = host.monotonic() - seen.valid_from
         if age_s > TIMING.validity_s - TIMING.margin_s + ROUNDING_S:
-            self._breach(
+            self.on_breach(
                 "validity", f"{host.name} began a {kind} {age_s:.3f} s after its heartbeat"
             )
 
@@ -266,9 +267,9 @@ class Checkers:
             until = at
         if now - until < TIMING.ttl_s + TIMING.burial_s - ROUNDING_S:
             stood_s = f"stood still for {now - until:.3f} s of good reads"
-            self._breach("burial", f"{host.name} buries {self.name_of(victim)}, which {stood_s}")
+            self.on_breach("burial", f"{host.name} buries {self.name_of(victim)}, which {stood_s}")
 
-    def _breach(self, checker: str, what: str) -> None:
+    def on_breach(self, checker: str, what: str) -> None:
         self.breach = self.breach or Breach(checker, what)
 
     def _seen_of(self, host: Host) -> Seen:

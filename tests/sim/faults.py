@@ -116,14 +116,19 @@ class Aim:
 class Air:
     """`network.Faults`: what happens to each call, by what is in the air."""
 
-    def __init__(self, loop: SimLoop, seed: int, act: Callable[[Aim, Host, float], None]) -> None:
+    def __init__(
+        self,
+        loop: SimLoop,
+        seed: int,
+        act: Callable[[Aim, Host, float], None],
+        on_mark: Callable[[ShardRow], None],
+    ) -> None:
         self._loop = loop
         self._rng = random.Random(f"air/{seed}")
-        self._act = act
+        self._act, self._on_mark = act, on_mark
         self.weather: list[Weather] = []
         self.aims: list[Aim] = []
         self.counts: Counter[str] = Counter()
-        self.on_mark: Callable[[ShardRow], None] = lambda row: None
 
     def clear(self) -> None:
         self.weather.clear()
@@ -132,7 +137,7 @@ class Air:
     def fate(self, host: Host, service: Service, kind: str, args: tuple[Any, ...]) -> Fate:
         fate = Fate(0.002 + 0.02 * self._rng.random())
         if kind == "mark":
-            self.on_mark(args[1])
+            self._on_mark(args[1])
         if self.aims:
             self._take_aim(host, kind, fate)
         for weather in self.weather:

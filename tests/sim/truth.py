@@ -10,11 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from tests.sim.history import HASHES, OUT_OF_ORDERNESS_MS, SIZES_MS
 
 NEVER_MS = -(2**62)
+# Until children adopt their parents' open windows, those close in parts at the parent's end.
+ADOPTS = find_spec("processor.core.floors") is not None
 
 
 class Taken(NamedTuple):
@@ -22,9 +25,7 @@ class Taken(NamedTuple):
 
     shard_id: str
     number: str  # its sequence number
-    key: str
     payload: bytes
-    arrival_ms: int
 
 
 class MarkSeen(NamedTuple):
@@ -58,9 +59,14 @@ class Truth:
 class _Left:
     """How far a shard came: its watermark, those of its parents by hash range, ids seen."""
 
-    watermark_ms: int
-    floors: list[tuple[int, int, int]]
-    seen: set[str]
+    watermark_ms: int = NEVER_MS
+    floors: list[tuple[int, int, int]] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def judged_by_ms(self, key: str) -> int:
+        """The watermark by which records of that key are late."""
+        floors = (ms for first, last, ms in self.floors if first <= HASHES[key] <= last)
+        return max((self.watermark_ms, *floors))
 
 
 def truth(
@@ -72,19 +78,26 @@ def truth(
     for record in records:
         by_shard.setdefault(record.shard_id, []).append(record)
     left: dict[str, _Left] = {}
+    families: dict[str, Family] = {}
     for shard in shards:
-        state = _begin(shard, left)
+        families[shard.shard_id] = shard
+        state = _begin(shard, families, left)
         _walk(by_shard.get(shard.shard_id, []), marks.get(shard.shard_id, []), state, found)
         left[shard.shard_id] = state
     return found
 
 
-def _begin(shard: Family, left: Mapping[str, _Left]) -> _Left:
-    parents = [left[parent] for parent in shard.parents]
-    if not parents:
-        return _Left(NEVER_MS, [], set())
-    seen = set().union(*(parent.seen for parent in parents))
-    return _Left(max(parent.watermark_ms for parent in parents), [], seen)
+def _begin(shard: Family, families: Mapping[str, Family], left: Mapping[str, _Left]) -> _Left:
+    """A child begins at the lowest of its parents' watermarks; each of them is a floor for the
+    records of its range, for whose windows have been told up to there."""
+    state = _Left()
+    parents = [(families[parent], left[parent]) for parent in shard.parents]
+    for family, parent in parents:
+        state.floors += [(family.first, family.last, parent.watermark_ms), *parent.floors]
+        state.seen |= parent.seen
+    lowest = min if ADOPTS else max
+    state.watermark_ms = lowest((parent.watermark_ms for _, parent in parents), default=NEVER_MS)
+    return state
 
 
 def _walk(records: list[Taken], marks: list[MarkSeen], state: _Left, found: Truth) -> None:
@@ -104,20 +117,17 @@ def _count(record: Taken, state: _Left, found: Truth) -> None:
     except ValueError:
         found.broken.add((record.shard_id, record.number))
         return
-    before = state.watermark_ms
-    state.watermark_ms = max(before, event["at"] - OUT_OF_ORDERNESS_MS)
+    judged_by_ms = state.judged_by_ms(event["key"])
+    state.watermark_ms = max(state.watermark_ms, event["at"] - OUT_OF_ORDERNESS_MS)
     if event["id"] in state.seen:
         found.duplicates[record.shard_id] += 1
         return
     size_ms = SIZES_MS.get(event["type"])
     if size_ms is not None:
         start_ms = event["at"] // size_ms * size_ms
-        floor_ms = max(
-            [before, *(ms for a, b, ms in state.floors if a <= HASHES[event["key"]] <= b)]
-        )
-        if floor_ms >= start_ms + size_ms:
+        if judged_by_ms >= start_ms + size_ms:
             found.late[record.shard_id] += 1
             return
-        values = found.windows.setdefault((event["type"], event["key"], start_ms), [])
-        values.append(event["value"])
+        window = (event["type"], event["key"], start_ms)
+        found.windows.setdefault(window, []).append(event["value"])
     state.seen.add(event["id"])
