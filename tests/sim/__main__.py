@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 
@@ -10,6 +11,7 @@ from tests.sim.pool import outcomes
 from tests.sim.report import Report
 from tests.sim.run import run_seed
 
+FOUND = ("seed", "checker", "what")
 PROGRESS = 100  # seeds between two lines
 
 
@@ -19,10 +21,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first one's seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--seed", type=int, help="run this one alone and print its history")
+    parser.add_argument("--hunt", action="store_true", help="stop at the first failure; JSON")
     args = parser.parse_args()
     if args.seed is not None:
         return one(args.seed)
-    return many(range(args.first, args.first + args.seeds), args.jobs)
+    seeds = range(args.first, args.first + args.seeds)
+    return hunt(seeds, args.jobs) if args.hunt else many(seeds, args.jobs)
 
 
 def one(seed: int) -> int:
@@ -30,6 +34,16 @@ def one(seed: int) -> int:
     print("\n".join(outcome.lines))
     print(f"seed {seed}: {outcome.what or 'all promises were kept'}")
     return 1 if outcome.checker else 0
+
+
+def hunt(seeds: range, jobs: int) -> int:
+    tried = 0
+    for outcome in outcomes(seeds, jobs, chunk=1):
+        tried += 1
+        if outcome.checker:
+            break
+    print(json.dumps({name: getattr(outcome, name) for name in FOUND} | {"tried": tried}))
+    return 0
 
 
 def many(seeds: range, jobs: int) -> int:

@@ -215,15 +215,15 @@ class Checkers:
     # ---- states
 
     def _check_refs(self, row: ShardRow) -> None:
-        for pair in row.pairs:
-            if pair.state is not None and not self._exists(pair.state.key):
-                raise Breach("missing object", f"{row.id} names {pair.state.key}: there is none")
+        for key in sorted(keys_of(row)):
+            if not self._exists(key):
+                raise Breach("missing object", f"{row.id} names {key}: there is none")
 
     def _exists(self, key: str) -> bool:
         return key in self._services.content.blobs or key in self._services.blobs
 
     def _check_deleted(self, call: Call) -> None:
-        named = {pair.state.key for row in self.rows.values() for pair in row.pairs if pair.state}
+        named = set().union(*map(keys_of, self.rows.values()))
         wrong = named.intersection(call.args[0])
         if wrong:
             raise Breach("missing object", f"{call.host.name} deleted {wrong}, which rows name")
@@ -285,3 +285,12 @@ class Checkers:
 
 def short(shard_id: str) -> str:
     return shard_id[-2:]
+
+
+def keys_of(row: ShardRow) -> set[str]:
+    """What the row's pairs need, a chain's older links included."""
+    states = [pair.state for pair in row.pairs if pair.state]
+    older = {
+        f"{state.key.rpartition('/')[0]}/{link.name}" for state in states for link in state.older
+    }
+    return older | {state.key for state in states}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from processor.core.events import dead_letter_id
 from processor.model import DeadLetter
-from tests.sim.checkers import Breach
+from tests.sim.checkers import Breach, keys_of
 from tests.sim.history import history
 from tests.sim.loop import SimLoop, run
 from tests.sim.services import STREAM
@@ -120,7 +120,7 @@ def _check_broken(world: World, found: Truth) -> None:
 def _check_objects(world: World) -> None:
     """What rows name is there, and nothing else is."""
     rows = {row.id: row for row in world.services.content.shards.values()}
-    named = {pair.state.key for row in rows.values() for pair in row.pairs if pair.state}
+    named = set().union(*map(keys_of, rows.values()))
     there = {*world.services.content.blobs, *world.services.blobs}
     if named - there:
         raise Breach("missing object", f"{sorted(named - there)}")
