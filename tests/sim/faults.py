@@ -26,7 +26,14 @@ from tests.sim.network import Fate, Garble, Service
 
 Kind = Literal["weather", "outage", "crash", "pause", "aim", "damage", "deploy", "refusal"]
 Act = Literal[
-    "lost before", "lost after", "crash before", "crash after", "freeze", "late", "overtaken"
+    "lost before",
+    "lost after",
+    "lost with its sender",
+    "crash before",
+    "crash after",
+    "freeze",
+    "late",
+    "overtaken",
 ]
 
 KINDS: tuple[Kind, ...] = (
@@ -191,6 +198,9 @@ class Air:
             case "crash before":
                 fate.how = "lost before"
                 fate.at_arrival = lambda: self._act(aim, host, 0.0)
+            case "lost with its sender":  # who still has time to do something else before
+                fate.how = "lost before"
+                self._loop.in_the_world(self._rng.uniform(0.05, 4), self._act, aim, host, 0.0)
             case "crash after":
                 fate.at_effect = lambda: self._act(aim, host, 0.0)
             case "freeze":

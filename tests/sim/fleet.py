@@ -129,6 +129,15 @@ class Fleet:
     async def settle(self) -> None:
         await asyncio.gather(*self._tasks)
 
+    async def end(self) -> None:
+        """Whoever is left, and whatever is under way, goes without a trace."""
+        for task in self._tasks:
+            task.cancel()
+        for process in self.processes:
+            if not process.task.done():
+                self._loop.thaw(process)
+                await process.crash()
+
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
@@ -148,3 +157,5 @@ class Fleet:
     def _on_told(self, host: Host, path: str, text: str) -> None:
         self._log.note(host, f"{path} {text}".rstrip())
         self._checkers.paths[path] += 1
+        if path == "a task failed":
+            self._checkers.on_breach("ring", f"{host.name}: {path} {text}")

@@ -46,6 +46,9 @@ class Host:
     def monotonic(self) -> float:
         return self.local(self.loop.now)
 
+    def cpu_s(self) -> float:
+        return 0.0  # work takes no virtual time
+
     def wall_ms(self) -> int:
         return START_MS + self.skew_ms + int(self.monotonic() * 1000)
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from processor.core.pacing import Pace
 from processor.core.plan import Plan
+from processor.errors import ProcessorError
 from processor.model import Step
 from processor.ports import Unobserved as UnobservedReads
 from processor.runtime.lease_loop import LeasePorts
@@ -105,7 +106,8 @@ class Told(LeaseObserver):
         self._say("finds itself buried and joins anew")
 
     def on_task_failed(self, shard_id: str, error: Exception, setbacks: int) -> None:
-        self._say("a task failed", f"{shard_id[-2:]} ({setbacks}): {error!r}")
+        path = "a task waits" if isinstance(error, ProcessorError) else "a task failed"
+        self._say(path, f"{shard_id[-2:]} ({setbacks}): {error!r}")
 
     def on_parked(self, shard_id: str, error: Exception) -> None:
         self._say("parks", f"{shard_id[-2:]}: {error!r}")

@@ -38,8 +38,11 @@ def run_seed(seed: int) -> Outcome:
     async def main(loop: SimLoop) -> None:
         world = World(loop, history(seed))
         worlds.append(world)
-        await world.play()
-        judge(world)
+        try:
+            await world.play()
+            judge(world)
+        finally:
+            await world.fleet.end()
 
     checker = what = ""
     gc.disable()  # a history makes 100 MB of short-lived objects, and few cycles
