@@ -197,9 +197,9 @@ class KinesisReader:
         """A page, or the end if the shard is gone: what it still held is past retention."""
         try:
             return await self._attempt()
-        except Missing:
+        except Unavailable as error:  # a new stream calls an old one's sequence numbers invalid
             look = await self._looks.look()
-            if not self._absence.on_look(look):
+            if not self._absence.on_look(look) or not isinstance(error, Missing):
                 raise
             children = (one for one in look.listing if self._shard_id in one.parents)
             return end_page(look.info.service_date_ms, tuple(children), self._errors)

@@ -272,6 +272,10 @@ RECORD = (
 )
 ITERATOR = b'{"ShardIterator":"it-0"}'
 WITHOUT_SUCCESSORS = b'{"Records":[%b],"MillisBehindLatest":0}' % RECORD
+SUMMARY = (
+    b'{"StreamName":"o","StreamARN":"a","StreamStatus":"%b","StreamCreationTimestamp":1,'
+    b'"RetentionPeriodHours":24}'
+)
 RANGES = b'"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"7"}'
 
 
@@ -332,17 +336,20 @@ async def test_a_record_without_partition_key_has_an_empty_one(scripted):
     await reader.close()
 
 
-async def test_after_a_refused_iterator_a_new_one_is_asked_for(scripted):
+async def test_after_a_refused_iterator_the_stream_is_looked_at_and_a_new_one_asked_for(scripted):
     refusal = b'{"__type":"InvalidArgumentException","message":"Invalid ShardIterator."}'
     scripted.script.add(ITERATOR)
     scripted.script.add(refusal, 400)
+    scripted.script.add(b'{"StreamDescriptionSummary":%b}' % (SUMMARY % b"ACTIVE"))
+    scripted.script.add(listing(is_closed=False))
     scripted.script.add(ITERATOR)
     scripted.script.add(WITHOUT_SUCCESSORS[:-1] + b',"NextShardIterator":"i"}')
     reader = scripted.source().open("s", Position("after", "12"))
     assert len(await reader.read()) == 1
     await reader.close()
-    assert scripted.script.operations == ["GetShardIterator", "GetRecords"] * 2
-    assert b'"StartingSequenceNumber":"12"' in scripted.script.requests[2][1]
+    asked, looked = ["GetShardIterator", "GetRecords"], ["DescribeStreamSummary", "ListShards"]
+    assert scripted.script.operations == [*asked, *looked, *asked]
+    assert b'"StartingSequenceNumber":"12"' in scripted.script.requests[4][1]
 
 
 async def test_a_listing_that_never_ends_is_garbled(scripted):
@@ -359,10 +366,6 @@ async def test_a_listing_that_never_ends_is_garbled(scripted):
 async def test_a_stream_that_is_not_there_yet_or_any_more_is_not_started_on(
     scripted, status, error
 ):
-    summary = (
-        b'{"StreamName":"o","StreamARN":"a","StreamStatus":"%b","StreamCreationTimestamp":1,'
-        b'"RetentionPeriodHours":24}'
-    )
-    scripted.script.add(b'{"StreamDescriptionSummary":%b}' % (summary % status.encode()))
+    scripted.script.add(b'{"StreamDescriptionSummary":%b}' % (SUMMARY % status.encode()))
     with pytest.raises(Exception, match=error):
         await scripted.source().describe()
