@@ -114,6 +114,17 @@ class TestDemo:
         assert report["shards_moved"] == 4
         assert processes_in(tmp_path) == []
 
+    def test_splits_and_a_merge_in_the_midst_of_it_change_no_window(self, tmp_path: Path) -> None:
+        arguments = ("--duration", "12", "--seed", "8", "--reshard", "--kill", "--deploy")
+        with demo(tmp_path, *arguments) as process:
+            stdout, stderr = process.communicate(timeout=SLOW_S)
+        report = report_of(stdout, stderr)
+        assert process.returncode == 0, stderr
+        assert_exact(report)
+        assert report["reshards"] == 3
+        assert report["deploys"] == 2
+        assert processes_in(tmp_path) == []
+
     def test_ctrl_c_ends_the_traffic_and_checks_what_was_sent(self, tmp_path: Path) -> None:
         with demo(tmp_path, "--duration", "60") as process:
             wait_for(process, TRAFFIC_RUNS)

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from processor.local.view import ALARMS_SHOWN, REFRESH_PER_S, Progress, when
+from processor.local.view import ALARMS_SHOWN, REFRESH_PER_S, Progress, changes_of, when
 
 
 class LiveView:
@@ -40,8 +40,7 @@ def _figures(progress: Progress) -> Table:
         "processed": f"{progress.processed:,}",
         "events received": f"{progress.received:,}",
         "dead letters": f"{progress.letters:,}",
-        "reshards": f"{progress.reshards}",
-        "deploys": f"{progress.deploys}",
+        **{name: str(n) for name, n in changes_of(progress).items()},
     }
     for name in figures:
         table.add_column(name, justify="right")

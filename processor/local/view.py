@@ -69,10 +69,10 @@ def when(now_ms: int) -> str:
     return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%a %d %b %H:%M")
 
 
-def _changes(progress: Progress) -> str:
+def changes_of(progress: Progress) -> dict[str, int]:
     """Of what never happened nothing is said."""
     counts = {"reshards": progress.reshards, "deploys": progress.deploys}
-    return "".join(f"  {name} {n}" for name, n in counts.items() if n)
+    return {name: n for name, n in counts.items() if n}
 
 
 class PlainView:
@@ -96,7 +96,7 @@ class PlainView:
             f"  sent {progress.sent:,} of {progress.total:,}"
             f"  processed {progress.processed:,}  events {progress.received:,}"
             f"  dead letters {progress.letters}  alarms {len(progress.alarms)}"
-            f"{_changes(progress)}"
+            f"{''.join(f'  {name} {n}' for name, n in changes_of(progress).items())}"
         )
 
     def say(self, text: str) -> None:

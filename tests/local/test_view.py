@@ -52,7 +52,14 @@ def test_the_live_view_shows_figures_owners_and_alarms(
         view.say("killed [worker-1]")  # brackets are text, no markup
     out, err = capsys.readouterr()
     assert out == ""
-    for text in ("1,500 of 120,000", "worker-2", "above the 7 expected", "killed [worker-1]"):
+    assert "deploys" not in err, "there was none"
+    for text in (
+        "reshards",
+        "1,500 of 120,000",
+        "worker-2",
+        "above the 7 expected",
+        "killed [worker-1]",
+    ):
         assert text in err
 
 

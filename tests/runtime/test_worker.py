@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from processor.errors import Outage
-from processor.model import Page
-from processor.runtime.worker import STUCK_AFTER_S
+from processor.model import END, Page, Shard
+from processor.runtime.worker import ENDED_MAX, STUCK_AFTER_S
 from tests.runtime.in_memory import SHARD, Life, Side, Town, tick, until
 from tests.virtual_time import run
 
@@ -222,6 +222,25 @@ def test_a_shard_that_gets_on_is_never_stuck() -> None:
         await until(lambda: held(life) == [1])
         await asyncio.sleep(10 * STUCK_AFTER_S)
         assert life.worker.stuck() == []
+        await life.stop()
+
+    run(main())
+
+
+def test_what_an_ended_shard_counted_is_told_where_it_ended_of_the_last_hundred() -> None:
+    async def main() -> None:
+        town = Town()
+        life = town.start()
+        town.put(tick("a", 1), tick("b", 2))
+        for n in range(ENDED_MAX + 1):
+            child = Shard(shard(n + 1), 0, 2**128 - 1, parents=(shard(n),))
+            town.source.close(shard(n), children=[child])
+        await until(lambda: shard(1) in life.worker.ended(), within_s=600)
+        first = life.worker.ended()[SHARD]
+        assert (first.totals.records, first.position) == (2, str(END))
+        await until(lambda: shard(ENDED_MAX + 1) in life.worker.shards(), within_s=3_600)
+        assert list(life.worker.ended()) == [shard(n) for n in range(1, ENDED_MAX + 1)]
+        assert list(life.worker.shards()) == [shard(ENDED_MAX + 1)]
         await life.stop()
 
     run(main())
