@@ -26,8 +26,8 @@ Raw = str | int | tuple[Any, ...]
 Name = tuple[list[str | int], str | None]  # a group's values and part
 
 
-class Group(Struct, frozen=True):
-    """One key of a rule."""
+class Group(Struct, frozen=True, gc=False):
+    """One key of a rule; never part of a cycle, so the collector need not walk all of them."""
 
     key: Key
     part: str | None  # the shard, where the key has no hash home

@@ -460,7 +460,7 @@ def _turns(pieces: Iterable[Piece]) -> Generator[Step, None, list[DerivedEvent]]
     for cost, derived in pieces:
         told += derived
         work += cost
-        if work > TURN_WORK:
+        if work >= TURN_WORK:
             yield Step(told, [], Counts())
             told, work = [], 0
     return told

@@ -19,7 +19,7 @@ from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
 from processor.core.keys import KeyTable, Name
 from processor.core.patterns import Pattern
-from processor.core.scoring import Alarm, Scorer
+from processor.core.scoring import Alarm, Pending, Scorer
 from processor.core.windows import NO_SAMPLE, Closed, Sample, SampleOf, WindowTable
 from processor.core.windows import Saved as SavedWindows
 from processor.model import (
@@ -136,8 +136,8 @@ class Rule:
         The state moves on at once; the outputs, in order of key, are made as they are taken.
         """
         closed = self.windows.close(end_ms)
-        alarms = self._judge(end_ms, closed) if self._is_judged(end_ms) else []
-        return self._outputs(end_ms, closed, alarms)
+        pending = self._judge(end_ms, closed) if self._is_judged(end_ms) else []
+        return self._outputs(end_ms, closed, pending)
 
     def finish(self) -> Iterator[Output]:
         """The shard is at its end: windows of keys without a home close, unjudged, as its part.
@@ -254,7 +254,7 @@ class Rule:
         is_watched = bool(self.plan.spec.detect)
         return is_watched and self._starts.may_be_whole(end_ms - self._size_ms)
 
-    def _judge(self, end_ms: int, closed: Closed) -> list[Alarm]:
+    def _judge(self, end_ms: int, closed: Closed) -> list[Pending]:
         """Run one window of all known keys past the detectors."""
         self._empty_waves = 0 if len(closed.keys) else self._empty_waves + 1
         self._last_wave_ms = end_ms
@@ -265,7 +265,7 @@ class Rule:
         is_known = self._by_key.arrays["first_end_ms"][:n] <= end_ms
         is_partial = self._starts.partial(np.arange(n), end_ms - self._size_ms)
         known = np.flatnonzero(is_known & ~is_partial)
-        return self._scorer.observe(
+        return self._scorer.judge(
             end_ms - self._size_ms,
             end_ms,
             known,
@@ -273,14 +273,14 @@ class Rule:
             {name: column[known] for name, column in values.items()},
         )
 
-    def _outputs(self, end_ms: int, closed: Closed, alarms: Sequence[Alarm]) -> Iterator[Output]:
+    def _outputs(self, end_ms: int, closed: Closed, pending: Sequence[Pending]) -> Iterator[Output]:
         """In order of key: its window, then what the detectors say of it, in their order."""
         spec = self.plan.spec
         places = dict(zip(closed.keys.tolist(), range(len(closed.keys)), strict=True))
-        by_key: dict[int, list[Alarm]] = {}
+        by_key: dict[int, list[Pending]] = {}
         if spec.emit_anomalies is not None:
-            for alarm in alarms:
-                by_key.setdefault(alarm.row, []).append(alarm)
+            for each in pending:
+                by_key.setdefault(each.row, []).append(each)
         told = by_key.keys() if spec.emit_windows is None else places.keys() | by_key.keys()
         partial = self._starts.partial(closed.keys, end_ms - self._size_ms).tolist()
         window_of = self._windows(end_ms, closed)
@@ -291,8 +291,9 @@ class Rule:
                 result = self._result(window, key, is_partial=partial[place])
                 event = events.window_event(self._identity, result, sink=spec.emit_windows)
                 yield Output(spec.name, end_ms, event)
-            for alarm in by_key.get(key, ()):
+            for each in by_key.get(key, ()):
                 assert spec.emit_anomalies is not None
+                alarm = each.make()
                 named = replace(window, origin=self._starts.origin(key))
                 event = events.anomaly_event(self._identity, named, alarm, sink=spec.emit_anomalies)
                 yield Output(spec.name, end_ms, event, alarm)

@@ -12,8 +12,9 @@ judged neither counts as calm nor breaks a row of calm ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -54,6 +55,14 @@ class Alarm(Struct, frozen=True):
     sentence: str
 
 
+class Pending(NamedTuple):
+    """An alarm that is certain, but not yet put into words: that takes a hundred times as long,
+    and when everything goes silent at once, there is one for each key."""
+
+    row: int
+    make: Callable[[], Alarm]
+
+
 class Scorer:
     """All detectors of one rule, over columns with a row a key."""
 
@@ -81,7 +90,7 @@ class Scorer:
     def nbytes(self) -> int:
         return sum(table.nbytes for table in self._tables().values())
 
-    def observe(
+    def judge(
         self,
         start_ms: int,
         end_ms: int,
@@ -89,19 +98,19 @@ class Scorer:
         counts: Ints,
         values: Mapping[str, Floats],
         shift_ms: int = 0,
-    ) -> list[Alarm]:
+    ) -> list[Pending]:
         """Judge the window `[start_ms, end_ms)` of the keys `rows`; windows come in order of time.
 
         `rows`: intp[n], each once and below what was ensured; `counts`: int64[n], 0 where the
         window is missing; `values`: float64[n] by aggregate, NaN where there is none. `shift_ms` is
         what the rule's time zone adds to UTC at `start_ms`. Alarms come in the order of the
-        detectors, then of `rows`.
+        detectors, then of `rows`; they are to be made out before the next window is judged.
         """
-        out: list[Alarm] = []
+        out: list[Pending] = []
         for watch in self._watches:
             filled = np.where(counts == 0, watch.empty, values[watch.spec.aggregate])
             wave = Wave(start_ms, end_ms, start_ms + shift_ms, filled, counts)
-            out += watch.observe(rows, wave)
+            out += watch.judge(rows, wave)
         return out
 
     def ensure(self, n_keys: int) -> None:
@@ -170,7 +179,7 @@ class _Watch:
         self.state = Columns(self.detector.columns(self.params))
         self.alarms = Columns(_ALARM_COLUMNS)
 
-    def observe(self, rows: Rows, wave: Wave) -> list[Alarm]:
+    def judge(self, rows: Rows, wave: Wave) -> list[Pending]:
         verdict = self.detector.judge(self.params, self.state.arrays, rows, wave)
         is_open = self.alarms.arrays["is_open"][rows]
         opens = verdict.raised & ~is_open
@@ -182,11 +191,11 @@ class _Watch:
         self._note_calm(rows[at], verdict, at, wave)
         resolves = self.alarms.arrays["calm"][rows[at]] >= self.params.recover_after
         self.alarms.arrays["is_open"][rows[at[resolves]]] = False
+        chosen = at[opens[at] | resolves]
+        told = zip(chosen.tolist(), rows[chosen].tolist(), opens[chosen].tolist(), strict=True)
         return [
-            self._opened(rows, int(i), verdict, wave)
-            if opens[i]
-            else self._resolved(rows, int(i), verdict, wave)
-            for i in at[opens[at] | resolves]
+            Pending(row, partial(self._opened if is_new else self._resolved, row, i, verdict, wave))
+            for i, row, is_new in told
         ]
 
     def _open(self, rows: Rows, opens: Bools, verdict: Verdict, wave: Wave) -> None:
@@ -222,12 +231,12 @@ class _Watch:
         )
         alarms["calm_since_ms"][rows[is_calm & (before == 0)]] = wave.start_ms
 
-    def _opened(self, rows: Rows, i: int, verdict: Verdict, wave: Wave) -> Alarm:
+    def _opened(self, row: int, i: int, verdict: Verdict, wave: Wave) -> Alarm:
         sentence = self.detector.sentence(self.params, self.spec.aggregate, verdict, i, wave)
-        return self._alarm("opened", int(rows[i]), i, verdict, wave, sentence)
+        return self._alarm("opened", row, i, verdict, wave, sentence)
 
-    def _resolved(self, rows: Rows, i: int, verdict: Verdict, wave: Wave) -> Alarm:
-        row, alarms = int(rows[i]), self.alarms.arrays
+    def _resolved(self, row: int, i: int, verdict: Verdict, wave: Wave) -> Alarm:
+        alarms = self.alarms.arrays
         lasted = duration(int(alarms["calm_since_ms"][row] - alarms["began_ms"][row]))
         worst = float(alarms["worst"][row])
         sentence = self.detector.farewell(self.spec.aggregate, lasted, worst)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan
 from processor.errors import StateUnreadable
-from processor.model import AggregateSpec, Mark, Position, Shard
+from processor.model import AggregateSpec, DetectSpec, Mark, Position, Shard
 from tests.core import streams
 from tests.core.streams import MINUTE_MS, START_MS
 
@@ -344,13 +344,48 @@ def test_a_floor_that_the_watermark_has_passed_leaves_no_trace() -> None:
     assert b"floors\x90" in child.snapshot()
 
 
-def test_a_rule_that_the_parent_did_not_have_begins_anew() -> None:
-    old, new = streams.plan(streams.rule(detect=())), streams.plan(streams.rule(size_ms=7_000))
+def test_a_rule_that_one_parent_did_not_have_begins_anew_for_that_parents_keys() -> None:
+    """
+    minute   |--0--|--1--|
+    low        x     x       its parent ran an older file: minute 0 is partial
+    high       x     x       its parent ran this file
+    """
+    old, new = (streams.plan(streams.rule(detect=(), max_groups=n)) for n in (7, 8))
+    low, high = ShardPipeline(old, LOW, "1"), ShardPipeline(new, HIGH, "1")
+    start = START_MS // MINUTE_MS * MINUTE_MS
+    low.feed(streams.page([one(start, 1, LOW_STORE)]))
+    high.feed(streams.page([one(start, 2, HIGH_STORE)]))
+    child = merged(new, low, high)
+    then = [one(start + 1 + n, 10 + n, store) for n, store in enumerate((LOW_STORE, HIGH_STORE))]
+    later = [record._replace(payload=_moved(record, n)) for n, record in enumerate(then)]
+    events = child.feed(streams.page([*then, *later])).events
+    events += child.mark(Mark(Position("end"), "idle", start + 9 * MINUTE_MS)).events
+    assert [
+        (d["key"]["store"], d["count"], d.get("partial", False))
+        for d in (json.loads(event.detail) for event in events)
+    ] == [
+        (HIGH_STORE, 2, False),
+        (LOW_STORE, 1, True),
+        (HIGH_STORE, 1, False),
+        (LOW_STORE, 1, False),
+    ]
+
+
+def _moved(record: streams.Record, n: int) -> bytes:
+    """A minute later, under another id."""
+    event = json.loads(record.payload)
+    return json.dumps(event | {"at": event["at"] + MINUTE_MS, "id": f"later{n}"}).encode()
+
+
+def test_a_rule_with_another_threshold_goes_on_with_what_the_parent_had_open() -> None:
+    detects = [DetectSpec("threshold", "threshold", "highest", {"above": n}) for n in (95, 0.5)]
+    old, new = (streams.plan(streams.rule(detect=(detect,))) for detect in detects)
     parent, child = streams.fresh(old), streams.fresh(new)
     parent.feed(streams.page([one(START_MS, 1)]))
     child.inherit([parent.snapshot()])
-    assert child.windows_open == 0
-    assert child.watermark_ms == parent.watermark_ms
+    assert child.windows_open == 1
+    events = child.mark(Mark(Position("end"), "idle", START_MS + 2 * MINUTE_MS)).events
+    assert [event.detail_type for event in events] == ["Window Result", "Anomaly Opened"]
 
 
 def test_a_window_of_many_keys_is_told_in_steps_of_bounded_work_that_are_one_together() -> None:
@@ -361,18 +396,29 @@ def test_a_window_of_many_keys_is_told_in_steps_of_bounded_work_that_are_one_tog
     for pipeline in (one_step, in_turns):
         pipeline.feed(streams.page(stores))
     steps = list(in_turns.steps(streams.page([closing])))
-    assert [len(step.events) for step in steps] == [2_351, 2_501, 1_148]
+    assert [len(step.events) for step in steps] == [2_350, 2_500, 1_150]
     whole = one_step.feed(streams.page([closing]))
     assert [event for step in steps for event in step.events] == whole.events
     assert steps[-1].counts == whole.counts
     assert in_turns.snapshot() == one_step.snapshot()
 
 
+def test_alarms_of_many_keys_are_put_into_words_in_bounded_steps() -> None:
+    few = DetectSpec("few", "threshold", "orders", {"below": 1})
+    plan = streams.plan(streams.rule(detect=(few,)))
+    pipeline = streams.fresh(plan)
+    pipeline.feed(streams.page([one(START_MS, i, f"store-{i}") for i in range(6_000)]))
+    steps = list(pipeline.steps(Mark(Position("end"), "idle", START_MS + 2 * MINUTE_MS)))
+    assert max(len(step.events) for step in steps) == 2_500
+    assert sum(len(step.events) for step in steps) == 12_000
+    assert steps[-1].counts.anomalies == {("orders", "few", "opened"): 6_000}
+
+
 def test_what_closes_at_the_shards_end_is_told_in_bounded_steps_too() -> None:
     pipeline = streams.fresh(streams.plan(streams.rule(detect=()), partition_key=None))
     pipeline.feed(streams.page([one(START_MS, i, f"store-{i}") for i in range(3_000)]))
     steps = list(pipeline.finish())
-    assert [len(step.events) for step in steps] == [2_501, 499]
+    assert [len(step.events) for step in steps] == [2_500, 500]
     assert [step.counts.windows_closed for step in steps] == [0, 3_000]
 
 

@@ -36,7 +36,7 @@ def alone(base: list[streams.Record], *rules: object) -> list[object]:
     return reshards.shown(events)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seeds, counts)
 def test_windows_and_anomalies_are_those_of_a_shard_that_was_never_split_or_merged(
     seed: int, n: int
@@ -54,7 +54,7 @@ def test_windows_and_anomalies_are_those_of_a_shard_that_was_never_split_or_merg
     assert sum(pipeline.totals.late for pipeline in told.pipelines) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seeds, counts)
 def test_every_window_has_the_figures_that_plain_fractions_give(seed: int, n: int) -> None:
     rng = random.Random(seed)
@@ -77,7 +77,7 @@ def test_every_window_has_the_figures_that_plain_fractions_give(seed: int, n: in
             assert found[at] == figures | {"spread": spread}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seeds, counts, st.sampled_from([3, 100_000]))
 def test_whatever_comes_late_or_to_the_wrong_shard_no_id_is_told_twice_and_no_record_lost(
     seed: int, n: int, max_groups: int

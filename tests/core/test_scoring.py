@@ -34,9 +34,12 @@ class Rule:
         numbers = np.array(list(values.values()))
         many = np.broadcast_to(np.array(counts, dtype=np.int64), len(rows)).copy()
         start_ms, self.now_ms = self.now_ms, self.now_ms + HOUR
-        return self.scorer.observe(
+        pending = self.scorer.judge(
             start_ms, self.now_ms, rows, many, {"failed": numbers, "count": numbers}
         )
+        alarms = [each.make() for each in pending]
+        assert [each.row for each in pending] == [alarm.row for alarm in alarms]
+        return alarms
 
     def see_all(self, values: list[float]) -> list[list[str]]:
         """The states told in each window of key 0."""
