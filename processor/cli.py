@@ -251,6 +251,23 @@ def show_config(args: argparse.Namespace) -> int:
     return 0
 
 
+def add_diff(verbs: Verbs) -> None:
+    about = "What a changed pipeline file does to the state of each rule."
+    add_verb(verbs, "diff", about, diff).prepare = _add_diff_arguments
+
+
+def _add_diff_arguments(parser: Parser) -> None:
+    from processor.cli_diff import add_arguments
+
+    add_arguments(parser)
+
+
+def diff(args: argparse.Namespace) -> int:
+    from processor.cli_diff import diff
+
+    return diff(args)
+
+
 def add_leases(verbs: Verbs) -> None:
     about = "See, release and move leases; take over the positions of a KCL application."
     add_verb(verbs, "leases", about, _no_leases_verb).prepare = _add_leases_verbs
@@ -325,6 +342,7 @@ VERBS: tuple[Callable[[Verbs], None], ...] = (
     add_demo,
     add_validate,
     add_config,
+    add_diff,
     add_leases,
     add_health,
     add_version,

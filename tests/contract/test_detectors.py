@@ -256,3 +256,64 @@ def test_each_finds_something_in_these_histories(detector, options):
     )
     if options.get("direction") != "below":  # all that is planted is above
         assert raised > 0
+
+
+# ---- options that may change while state goes on --------------------------------------------
+
+
+def option_names(detector: Detector) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(detector.params)}
+
+
+# Another value than the default, and than those of OPTIONS.
+OTHER: dict[str, Any] = {
+    "recover_after": 5,
+    "severity": "critical",
+    "above": 30,
+    "below": 2,
+    "for": 2,
+    "sensitivity": "low",
+    "threshold": 2.5,
+    "direction": "above",
+    "min_delta": 2,
+    "warm_up": 40,
+}
+
+
+@every_detector
+def test_tunable_options_and_volatile_columns_are_there(detector, options):
+    params = msgspec.convert(options, detector.params)
+    assert detector.params.tunable <= option_names(detector)
+    assert detector.params.tunable >= {"recover_after", "severity"}
+    columns = {column.name for column in detector.columns(params)}
+    assert detector.params.volatile <= columns
+
+
+TUNED = [
+    pytest.param(case.values[0], case.values[1], name, id=f"{case.id}-{name}")
+    for case in CASES
+    for name in sorted(case.values[0].params.tunable)
+]
+
+
+@pytest.mark.parametrize(("detector", "options", "name"), TUNED)
+def test_what_was_learnt_under_a_tunable_option_is_good_under_another_value(
+    detector, options, name
+):
+    """The columns are the same, and it judges on by the new value, neither failing nor mute."""
+    past = history(3)
+    before = Run(detector, options, 7)
+    before.over(past, 0, 150)
+    after = Run(detector, options | {name: OTHER[name]}, 7)
+    assert after.columns.specs == before.columns.specs
+    after.columns.restore(before.saved(7), 7)
+    steady = Run(detector, options, 7)
+    steady.columns.restore(before.saved(7), 7)
+    verdicts, as_before = after.over(past, 150), steady.over(past, 150)
+    assert np.isfinite(np.concatenate([verdict.score for verdict in verdicts])).any()
+    learnt = [np.isfinite(verdict.score) for verdict in verdicts]
+    assert all((a == np.isfinite(b.score)).all() for a, b in zip(learnt, as_before, strict=True))
+    limit = detector.threshold(after.params)
+    if name in ("threshold", "sensitivity"):
+        raised = np.concatenate([v.score[v.raised] for v in verdicts])
+        assert (raised >= limit).all()

@@ -1,0 +1,169 @@
+"""`processor diff`: what becomes of each rule's state, why, and what the exit code says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor import cli
+
+FOLDER = Path(__file__).parent / "pipelines"
+FILE = (FOLDER / "full.yaml").read_text()
+SHOP = (FOLDER / "shop.yaml").read_text()
+
+
+class Files:
+    """Two versions of a file in a folder."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._folder, self._capsys = folder, capsys
+
+    def run(self, old: str, new: str, *arguments: str) -> tuple[int, str, str]:
+        paths = []
+        for name, text in (("old.yaml", old), ("new.yaml", new)):
+            (self._folder / name).write_text(text)
+            paths.append(str(self._folder / name))
+        code = cli.main(["diff", *paths, *arguments])
+        captured = self._capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def changes(self, old: str, new: str) -> Any:
+        code, out, err = self.run(old, new, "--output", "json")
+        told = json.loads(out)
+        assert (err, code) == ("", int(told["loses_state"]))
+        return told
+
+
+@pytest.fixture
+def files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Files:
+    monkeypatch.setenv("STAGE", "test")
+    return Files(tmp_path, capsys)
+
+
+def edited(*pairs: tuple[str, str], text: str = SHOP) -> str:
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+# One edit each, what becomes of the rule, and the setting that is named.
+EDITS = [
+    ("tumbling: 10m", "tumbling: 5m", "reset", "window.tumbling: 10m -> 5m"),
+    ("tumbling: 10m", "tumbling: 10m, offset: 1m", "reset", "window.offset"),
+    ("[order.placed]", "[order.paid]", "reset", "where: "),
+    ("group_by: [store]", "group_by: [store, city]", "reset", "group_by: "),
+    ("group_by: [store]", "group_by: [store]\n    max_groups: 7", "reset", "max_groups: "),
+    ("{sum: amount}", "{max: amount}", "reset", "aggregates[sum:amount]: there -> none"),
+    ("{sum: amount}", "{sum: price}", "reset", "aggregates[sum:price]: none -> there"),
+    ("{novelty: orders}", "{novelty: orders, look_at: day}", "reset", "look_at: point -> day"),
+    ("{novelty: orders}", "{novelty: orders, min_count: 2}", "reset", "min_count: 0 -> 2"),
+    ("{novelty: orders}, ", "", "reset", "detect[novelty(count)]: there -> none"),
+    ("{novelty: orders}", "{novelty: revenue}", "reset", "detect[novelty(sum:amount)]"),
+    ("time: at", "time: when", "reset", "event.time: at -> when"),
+    ("unit: ms", "unit: ms, dedupe_horizon: 1m", "reset", "event.dedupe_horizon: 10m -> 1m"),
+    ("{novelty: orders}", "{novelty: orders, sensitivity: low}", "converted", "medium -> low"),
+    ("{novelty: orders}", "{novelty: orders, severity: info}", "converted", "warning -> info"),
+    ("{novelty: orders}", "{novelty: orders, name: odd}", "converted", "novelty -> odd"),
+    ("{absence: orders}", "{absence: orders, threshold: 9}", "converted", "threshold: 3.99 -> 9"),
+    ("revenue: ", "turnover: ", "converted", "aggregates[sum:amount].name: revenue -> turnover"),
+    (
+        "{novelty: orders}, {absence: orders}",
+        "{absence: orders}, {novelty: orders}",
+        "converted",
+        "detect.order",
+    ),
+    ("unit: ms", "unit: ms, correlation_id: request", "converted", "event.correlation_id"),
+    ("unit: ms", "unit: ms, out_of_orderness: 9s", "converted", "event.out_of_orderness: 5s -> 9s"),
+    ("emit: {windows: alerts, anomalies", "emit: {anomalies", "kept", "emit.windows: alerts"),
+    ("start: trim_horizon", "start: latest", "kept", None),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "fate", "why"), EDITS, ids=[edit[1] for edit in EDITS])
+def test_each_edit_is_named_with_what_becomes_of_the_rule(
+    files: Files, old: str, new: str, fate: str, why: str | None
+) -> None:
+    changes = files.changes(SHOP, edited((old, new)))
+    (rule,) = changes["rules"]
+    settings = [f"{one['path']}: {one['old']} -> {one['new']}" for one in rule["why"]]
+    assert rule["fate"] == fate
+    assert (settings == []) if why is None else any(why in setting for setting in settings)
+    assert changes["loses_state"] == (fate == "reset")
+    assert any(one["shapes_state"] for one in rule["why"]) == (fate == "reset"), settings
+
+
+def test_one_file_twice_changes_nothing(files: Files) -> None:
+    code, out, err = files.run(FILE, FILE)
+    assert (code, err) == (0, "")
+    assert out == (
+        "readings: kept: nothing happens to it\nhot-engines: kept: nothing happens to it\n"
+    )
+
+
+def test_a_change_is_told_with_its_settings_and_its_consequence(files: Files) -> None:
+    new = edited(
+        ("tumbling: 10m", "tumbling: 5m"),
+        ("{novelty: orders}", "{novelty: orders, sensitivity: high}"),
+        ("shop-events", "other-events"),
+    )
+    code, out, err = files.run(SHOP, new)
+    assert (code, err) == (1, "")
+    assert (
+        out
+        == """\
+orders-by-store: reset: windows open at the deploy will be partial; detectors learn anew
+    window.tumbling: 10m -> 5m
+    detect[novelty(count)].sensitivity: medium -> high (state would go on)
+sinks:
+    sinks.alerts.eventbridge: shop-events -> other-events
+"""
+    )
+
+
+def test_rules_that_come_go_or_get_another_name_are_told_as_such(files: Files) -> None:
+    more = "  extra:\n" + SHOP[SHOP.index("    where:") :].replace("10m", "1h")
+    (added,) = files.changes(SHOP, SHOP + more)["rules"][1:]
+    assert (added["rule"], added["fate"]) == ("extra", "added")
+    (_, removed) = files.changes(SHOP + more, SHOP)["rules"]
+    assert (removed["rule"], removed["fate"]) == ("extra", "removed")
+    (renamed,) = files.changes(SHOP, edited(("orders-by-store", "sales")))["rules"]
+    assert (renamed["rule"], renamed["was"], renamed["fate"]) == (
+        "sales",
+        "orders-by-store",
+        "renamed",
+    )
+
+
+def test_an_added_rule_alone_loses_nothing_and_a_removed_one_does(files: Files) -> None:
+    more = SHOP + "  extra:\n" + SHOP[SHOP.index("    where:") :]
+    assert files.run(SHOP, more)[0] == 0
+    assert files.run(more, SHOP)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("app: shop", "app: store", "every event id is new"),
+        ("stream: orders", "stream: sales", "another stream"),
+        ("app: shop", "app: shop\nstate: {table: other}", "reading begins at source.start"),
+        ("app: shop", "app: shop\nstate: {objects: /tmp/x}", "are not found"),
+    ],
+)
+def test_a_file_that_leaves_all_state_behind_says_so(
+    files: Files, old: str, new: str, said: str
+) -> None:
+    code, out, _ = files.run(SHOP, edited((old, new)))
+    assert code == 1
+    assert said in out
+
+
+def test_a_bad_file_ends_with_78_and_its_faults(files: Files) -> None:
+    code, out, err = files.run(SHOP, edited(("tumbling: 10m", "tumbling: 10")))
+    assert (code, out) == (78, "")
+    assert "new.yaml:9: rules.orders-by-store.window.tumbling: found the number 10" in err
