@@ -42,6 +42,15 @@ def lonely_file(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("value", ["yes", "true", "01"])
+def test_a_rollback_is_asked_for_by_1_and_by_nothing_that_only_looks_so(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROCESSOR_ROLLBACK", value)
+    assert cli.main(["run", "-c", SHOP]) == 64
+    assert f"PROCESSOR_ROLLBACK: found {value!r}, expected 1" in capsys.readouterr().err
+
+
 def out_of(capsys: pytest.CaptureFixture[str]) -> str:
     captured = capsys.readouterr()
     assert captured.err == ""
