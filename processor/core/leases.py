@@ -12,6 +12,7 @@ The rules, in order of importance:
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import inf
@@ -31,6 +32,7 @@ from processor.core.succession import Succession
 
 CLAIMS_MAX = 16  # under way at once: the client's pool holds more connections than that
 POLLS_MAX = 16  # single rows read at once, likewise
+EMPTY_S = 2.0  # between two looks at a table without shards: somebody is about to create their rows
 HEAVY_SAMPLES = 3  # a load that differs for less long is not worth a hand-off
 DECISION_S = 5.0  # between two when nothing changed but the time: leases rest, workers fall silent
 
@@ -61,7 +63,8 @@ class Machine:
         self._heavy_samples = 0  # in a row in which somebody should be given some of our load
         self._shards_at = 0.0
         self._shards_read_at = -inf  # when the last read of all that was answered was sent
-        self._discover_at = 0.0
+        self._discover_at = inf  # until we know who else is there
+        self._has_discovered = False
 
     def __repr__(self) -> str:
         flags = [name for name in ("is_dead", "is_draining", "is_finished") if getattr(self, name)]
@@ -144,6 +147,8 @@ class Machine:
         self._reading.on_read(read)
         self._has_news = True
         self._fleet.on_workers(rows, read, now)
+        if self._discover_at == inf:
+            self._discover_at = now + self._first_discovery_s()
         if not self.is_draining:
             self._forgo(self._taking.on_workers(self._fleet, now))
         mine = self._fleet.workers.get(self.worker_id)
@@ -169,15 +174,27 @@ class Machine:
             self._shards_at = inf
         self._shards_read_at = max(self._shards_read_at, sent_at)
         if jitter is not None:
+            self._has_discovered = True
             share = max(1, len(self._fleet.live())) / 8
             period_s = self._timing.discovery_s * share * jitter
             soon_s = self._timing.reshard_s if is_resharding else period_s
             self._discover_at = now + min(period_s, soon_s)
         self._fleet.on_shards(rows, now)
+        if not self._fleet.rows and not self._has_discovered:
+            self._shards_at = min(self._shards_at, now + EMPTY_S)
         self._has_news = True
         for shard_id in list(self.leases):
             self._portfolio.compare(shard_id)
         self._standing.on_reread(sent_at)
+
+    def _first_discovery_s(self) -> float:
+        """Of workers that start together, the one with the smallest id begins: else each would
+        create every row. The others follow as if they had done so at some time before."""
+        live = self._fleet.live()
+        if self.worker_id <= min(live, default=self.worker_id):
+            return 0.0
+        fraction = zlib.crc32(self.worker_id.encode()) / 2**32
+        return EMPTY_S + fraction * self._timing.discovery_s * len(live) / 8
 
     def on_shard(self, shard_id: str, row: ShardRow | None, now: float) -> None:
         """One row, by a read or because a write of ours was refused."""
