@@ -28,6 +28,11 @@ class Timing(Struct, frozen=True):
     ready_s: float = 5.0  # a giver waits no longer for its taker to have fetched the state
     rest_s: float = 300.0  # a lease that was moved to balance is not moved again
     drain_s: float = 20.0
+    # A reader gets an answer or an error each half minute; a task that is silent for twice as long
+    # (and waits for nothing that has a name) is tried by another worker.
+    stalled_s: float = 60.0
+    cancel_s: float = 5.0  # what is cancelled and does not end is released all the same
+    shun_s: float = 60.0  # a shard whose task stalled here is left to others for so long
     discovery_s: float = 30.0  # for eight workers; fewer share the same reads among them
     reshard_s: float = 5.0  # between discoveries while a reshard is under way, or one failed
     retry_s: float = 0.5  # after a failed call
@@ -126,9 +131,10 @@ class Run(Struct, frozen=True):
 
 
 class Stop(Struct, frozen=True):
-    """Ask the shard's task to commit and return."""
+    """Ask the shard's task to commit and return; a taker was waited for so long (None: nobody)."""
 
     shard_id: str
+    waited_s: float | None = None
 
 
 class Cancel(Struct, frozen=True):

@@ -221,6 +221,13 @@ class Fleet:
         within_s = self._timing.validity_s if is_watched else 2 * self._timing.all_s
         return self._liveness.is_fresh(worker_id, within_s, now)
 
+    def is_prompt(self, worker_id: str, now: float) -> bool:
+        """Whether a hand-off need not wait for it: no heartbeat of its is missing."""
+        is_watched = self._liveness.is_watched(worker_id, now)
+        within_s = 1.5 * self._timing.heartbeat_s
+        is_fresh = self._liveness.is_fresh(worker_id, within_s, now)
+        return self.can_take(worker_id, now) and (is_fresh or not is_watched)
+
     def watchers(self, worker_id: str) -> list[str]:
         """Who reads that worker's row each second, the nearest first; leaving ones don't count."""
         if self._ring is None:
@@ -266,6 +273,8 @@ class Fleet:
         if shard_id in self._left or shard_id not in self.rows:
             return False
         row = self.rows[shard_id]
+        if self.holdings.epoch(shard_id) > row.epoch:
+            return False  # somebody claimed it since
         is_free = row.owner is None or row.owner == self.me or self.is_gone(row.owner, now)
         return is_free and is_readable(row, self.rows) and self.may_claim(shard_id)
 

@@ -61,7 +61,11 @@ class Taking:
     def on_workers(self, fleet: Fleet, now: float) -> list[str]:
         """Worker rows were read. A giver that is gone may have released before it went: what it
         offered is looked for as long as a successor has precedence."""
-        announced = fleet.holdings.announced
+        announced = {
+            key: epoch
+            for key, epoch in fleet.holdings.announced.items()
+            if key not in fleet.rows or fleet.rows[key].epoch <= epoch  # else that is over
+        }
         for key, epoch in announced.items():
             known = self._offers.get(key)
             if known is None or known.epoch < epoch:
@@ -105,7 +109,7 @@ class Taking:
 def verdict(lease: Lease, fleet: Fleet, now: float) -> Literal["wait", "stop", "call off"]:
     """What becomes of a lease that is offered."""
     assert lease.to is not None
-    if not fleet.can_take(lease.to, now):
+    if not fleet.is_prompt(lease.to, now):
         return "call off"
     is_ready = fleet.is_ready(lease.to, lease.row.id, lease.row.epoch)
     return "stop" if is_ready or lease.until <= now else "wait"

@@ -257,6 +257,10 @@ class Machine:
         """The task committed; if it got on by that, earlier setbacks no longer count."""
         self._portfolio.on_committed(row)
 
+    def on_stalled(self, shard_id: str, now: float) -> bool:
+        """The task neither gets on nor waits for anything with a name. Whether that is news."""
+        return self._portfolio.on_stalled(shard_id, now)
+
     def on_ended(self, row: ShardRow, children: Iterable[ShardRow], now: float) -> None:
         """The shard is at its end for good, and its children exist."""
         children = tuple(children)
@@ -379,15 +383,15 @@ class Machine:
             return
         self._decided, self._decided_at = basis, now
         held = self._portfolio.held(now)
-        self._wanted = self._shares.wanted(held, now)
-        if self._shares.needs_all_workers(held, now):
+        self._wanted, needs_all = self._shares.wanted(held, now)
+        if needs_all:
             self._reading.hurry(is_all=True)
         if not self._portfolio.is_giving():
             self._even_out(held, now)
 
     def _releases(self) -> Iterator[c.Command]:
         for lease in self._portfolio.stopped():
-            moved = not self.is_draining
+            moved = not self.is_draining and not lease.is_stalled
             yield c.Release(lease.row, released(lease.row, lease.to, moved=moved))
 
     def _burials(self, now: float) -> Iterator[c.Command]:
@@ -400,7 +404,7 @@ class Machine:
 
     def _claims(self, now: float) -> Iterator[c.Command]:
         announced = self._taking.wanted()
-        wanted = (self._wanted | announced) - self.leases.keys()
+        wanted = (self._wanted | announced) - self.leases.keys() - self._portfolio.shunned.keys()
         claims = polls = 0
         for key in sorted(wanted):
             if self._fleet.is_claimable(key, now):
@@ -427,7 +431,7 @@ class Machine:
             self._heavy_samples = 0
         if gift is not None:
             until = now + self._patience_s(gift.taker)
-            self._portfolio.offer(gift.shard_id, gift.taker, until)
+            self._portfolio.offer(gift.shard_id, gift.taker, until, now)
             self._agenda.is_due(now + self._timing.poll_s, now)  # our row is to say so soon
 
     def _patience_s(self, taker: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 
 from processor.core import commands as c
 from processor.core.agenda import Agenda
@@ -22,6 +21,7 @@ class Portfolio:
     def __init__(self, fleet: Fleet, shares: Shares, agenda: Agenda, timing: c.Timing) -> None:
         self.leases: dict[str, Lease] = {}
         self.outbox: list[c.Command] = []
+        self.shunned: dict[str, float] = {}  # shards whose task stalled here, and until when
         self._fleet = fleet
         self._shares = shares
         self._agenda = agenda
@@ -140,6 +140,8 @@ class Portfolio:
             del self.leases[row.id]
         elif lease.stage is Stage.STOPPING:
             lease.stage = Stage.STOPPED
+        elif not lease.has_task:
+            pass  # cancelled, and not waited for any more
         elif how == "unreadable":
             lease.stage, lease.to = Stage.PARKED, None
         else:
@@ -161,15 +163,32 @@ class Portfolio:
         lease = self.leases.get(row.id)
         return lease if lease is not None and lease.row.epoch == row.epoch else None
 
+    def on_stalled(self, shard_id: str, now: float) -> bool:
+        """Give it to another worker at once; where there is none, it has failed here."""
+        lease = self.leases.get(shard_id)
+        if lease is None or lease.stage not in (Stage.RUNNING, Stage.OFFERED):
+            return False
+        if now - lease.since < self._timing.stalled_s:
+            return False  # the one before it, which has not ended yet
+        heir = self._shares.heirs(self.held(now), [shard_id], now).get(shard_id)
+        if heir is None:
+            self.outbox.append(c.Cancel(shard_id))
+            self._fail(lease, "failed", now)
+            return True
+        self.shunned[shard_id] = now + self._timing.shun_s
+        lease.stage, lease.to, lease.is_stalled = Stage.STOPPING, heir, True
+        self._end_task(lease, now)
+        return True
+
     # ---- time's
 
     def advance(self, now: float) -> None:
+        self.shunned = {key: until for key, until in self.shunned.items() if until > now}
         for key, lease in list(self.leases.items()):
             if lease.stage is Stage.OFFERED:
                 self._follow_offer(lease, now)
             elif lease.stage is Stage.STOPPING and self._agenda.is_due(lease.until, now):
-                self.outbox.append(c.Cancel(key))
-                lease.until = inf
+                self._end_task(lease, now)
             elif lease.stage is Stage.GIVEN:
                 is_taken = self._fleet.holdings.epoch(key) > lease.row.epoch
                 if is_taken or self._agenda.is_due(lease.until, now):
@@ -181,7 +200,7 @@ class Portfolio:
             lease = self.leases[key]
             if lease.stage in (Stage.RUNNING, Stage.OFFERED):
                 if heir is not None and now < stop_at:
-                    self.offer(key, heir, stop_at)
+                    self.offer(key, heir, stop_at, now)
                 else:
                     self._stop(lease, heir, now)
             else:
@@ -198,14 +217,16 @@ class Portfolio:
             key
             for key, lease in self.leases.items()
             if lease.stage is not Stage.GIVEN
-            and (lease.to is None or not self._fleet.can_take(lease.to, now))
+            and (lease.to is None or not self._fleet.is_prompt(lease.to, now))
         )
         heirs = self._shares.heirs(self.held(now), needy, now) if needy else {}
         return {key: heirs.get(key) for key in needy}
 
-    def offer(self, shard_id: str, to: str, until: float) -> None:
+    def offer(self, shard_id: str, to: str, until: float, now: float) -> None:
         """Begin to hand a lease over; its task goes on."""
         lease = self.leases[shard_id]
+        if lease.stage is Stage.RUNNING:
+            lease.offered_at = now
         lease.stage, lease.to, lease.until = Stage.OFFERED, to, until
 
     def _follow_offer(self, lease: Lease, now: float) -> None:
@@ -218,6 +239,16 @@ class Portfolio:
                 self._agenda.is_due(lease.until, now)
 
     def _stop(self, lease: Lease, to: str | None, now: float) -> None:
+        waited_s = None if lease.offered_at is None or to is None else now - lease.offered_at
         lease.stage, lease.to = Stage.STOPPING, to
-        lease.until = now + self._timing.drain_s
-        self.outbox.append(c.Stop(lease.row.id))
+        lease.until, lease.stopped_at = now + self._timing.drain_s, now
+        self.outbox.append(c.Stop(lease.row.id, waited_s))
+
+    def _end_task(self, lease: Lease, now: float) -> None:
+        """Cancel it; if that was done already, go on without waiting for its end. What it still
+        does has no effect on the table: its lease is closed."""
+        if lease.is_cancelled:
+            lease.stage = Stage.STOPPED
+        else:
+            lease.is_cancelled, lease.until = True, now + self._timing.cancel_s
+            self.outbox.append(c.Cancel(lease.row.id))

@@ -32,6 +32,13 @@ class Gift(NamedTuple):
     taker: str
 
 
+class Wanted(NamedTuple):
+    """`needs_all`: some seem left by everybody, and only newer rows of all workers can tell."""
+
+    shards: set[str]
+    needs_all: bool
+
+
 class Shares:
     """Pure questions about `fleet`; `mine` is what we hold now, newer than our row."""
 
@@ -39,27 +46,35 @@ class Shares:
         self._fleet = fleet
         self._timing = timing
 
-    def wanted(self, mine: Mapping[str, Held], now: float) -> set[str]:
-        """Free shards that are ours to take."""
+    def wanted(self, mine: Mapping[str, Held], now: float) -> Wanted:
+        """Free shards that are ours to take. When a fleet starts, that is a look at all shards."""
         ours: set[str] = set()
         to_share: list[str] = []
+        needs_all = False
         for key in filter(self._fleet.may_claim, self._fleet.free(mine)):
-            taker = self._left_to(key, now)
-            if taker == self._fleet.me or self._is_overdue(key, now):
+            if self._is_new(key, now):
+                to_share.append(key)
+                continue
+            taker, left_at = self._left_to(key, now), self._left_at(key)
+            is_overdue = left_at <= now and self._knows_since(left_at)
+            needs_all = needs_all or (left_at <= now and not is_overdue)
+            if taker == self._fleet.me or is_overdue:
                 ours.add(key)
             elif taker is None:
                 to_share.append(key)
         if to_share:
             shared = assign(self._newest(self._counts(mine, now)), to_share)
             ours.update(key for key, worker in shared.items() if worker == self._fleet.me)
-        return ours
+        return Wanted(ours, needs_all)
 
-    def needs_all_workers(self, mine: Mapping[str, Held], now: float) -> bool:
-        """Whether a shard seems left by everybody, and only rows newer than ours can tell."""
-        return any(
-            self._is_long_left(key, now) and not self._is_overdue(key, now)
-            for key in filter(self._fleet.may_claim, self._fleet.free(mine))
-        )
+    def _is_new(self, shard_id: str, now: float) -> bool:
+        """Nobody owned it or was named for it when we saw it, not long ago: the quick way."""
+        seen = self._fleet.shards.get(shard_id)
+        if seen is None or seen.row.epoch or seen.row.successor is not None:
+            return False
+        if self._fleet.last_owner(shard_id) is not None:
+            return False
+        return now < seen.since + _OVERDUE * self._timing.successor_s
 
     def to_even(
         self, mine: Mapping[str, Held], movable: Collection[str], now: float
@@ -108,8 +123,9 @@ class Shares:
     def heirs(self, mine: Mapping[str, Held], needy: Iterable[str], now: float) -> dict[str, str]:
         """Who should get the `needy` of our shards when we go: of a large fleet, those who watch
         us, for they see at once that we go."""
-        counts = self._counts(mine, now)
-        del counts[self._fleet.me]
+        held = self._fleet.holdings.counts(mine)
+        prompt = (one for one in self._fleet.takers(now) if self._fleet.is_prompt(one, now))
+        counts = {one: held[one] for one in prompt}
         if self._fleet.is_large:
             watchers = self._fleet.watchers(self._fleet.me)
             counts = {one: counts[one] for one in watchers if one in counts}
@@ -161,14 +177,9 @@ class Shares:
             return self._fleet.me
         return watchers[zlib.crc32(shard_id.encode()) % len(watchers)]
 
-    def _is_overdue(self, shard_id: str, now: float) -> bool:
-        """Left for long, and all workers' rows are new enough to say so."""
-        return self._is_long_left(shard_id, now) and (
-            not self._fleet.is_large or self._fleet.all_read_at >= self._left_at(shard_id)
-        )
-
-    def _is_long_left(self, shard_id: str, now: float) -> bool:
-        return now >= self._left_at(shard_id)
+    def _knows_since(self, moment: float) -> bool:
+        """Whether all workers' rows are at least that new."""
+        return not self._fleet.is_large or self._fleet.all_read_at >= moment
 
     def _left_at(self, shard_id: str) -> float:
         """From when on whoever sees it takes a shard that has no live owner."""

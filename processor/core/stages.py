@@ -6,6 +6,7 @@
     RUNNING → FAILED → RUNNING (new epoch)           the task failed, or waited in vain; later and
                                                      later; after `failures_max` failures: PARKED
     RUNNING → gone                                   the shard ended
+    RUNNING → STOPPING → STOPPED                     its task stalled: cancelled, and released
     FAILED, PARKED → STOPPED                         the worker stops
     any     → gone                                   lost
 
@@ -42,10 +43,14 @@ class Lease:
     row: ShardRow
     stage: Stage
     since: float
+    offered_at: float | None = None
+    stopped_at: float | None = None  # when its task was asked to stop
     until: float = 0.0  # OFFERED: stop; STOPPING: cancel; GIVEN: forget; FAILED: claim anew
     rests_until: float = 0.0
     to: str | None = None
     rate: int = 0  # points, as our row says it
+    is_cancelled: bool = False  # STOPPING: at `until` the task is no longer waited for
+    is_stalled: bool = False  # it is given away for that
     failures: int = 0  # since it last got on
     waits: int = 0  # likewise
 

@@ -147,6 +147,19 @@ class LeaseReporter:
             error=error,
         )
 
+    def on_stalled(self, shard_id: str, reason: str) -> None:
+        self._count("stalled")
+        self._board.log.error(
+            "shard_stalled",
+            message=f"{reason}: its task is cancelled, and it is left to another worker",
+            shard_id=shard_id,
+        )
+
+    def on_handoff(self, shard_id: str, part: str, seconds: float) -> None:
+        self._board.metrics.observe("handoff_seconds", seconds, part=part)
+        message = f"{part} took {seconds:.3f} s"
+        self._board.log.debug("lease_handoff", message=message, shard_id=shard_id)
+
     def on_fallback(self, shard_id: str, reason: str) -> None:
         self._board.metrics.add("errors_total", stage="restore", kind="StateUnreadable")
         self._board.log.error(

@@ -91,7 +91,20 @@ METRICS: tuple[Metric, ...] = (
     _gauge("pipeline_generation", "files", "This pipeline file's number of those the app ran."),
     _gauge("leases_unowned", "leases", "Leases without an owner, as this worker last saw them."),
     _gauge("hash_range_holes", "ranges", "Hash key ranges that no shard has covered for a while."),
-    _counter("lease_events_total", "events", "Changes of this worker's leases.", "event"),
+    _counter(
+        "lease_events_total",
+        "events",
+        "Changes of this worker's leases; `stalled` and `parked` ask for a look.",
+        "event",
+    ),
+    _histogram(
+        "handoff_seconds",
+        _DELAY,
+        "Parts of handing a lease over: until its taker was `ready` (the giver works on), from the"
+        " stop of the giver's task to the `release`, and, of every claim, until its state is there"
+        " (`load`).",
+        ("part",),
+    ),
     _histogram("heartbeat_duration_seconds", _REQUEST, "Time that a heartbeat took."),
     _counter("checkpoints_total", "checkpoints", "Checkpoints, by how they ended.", "outcome"),
     _gauge(

@@ -99,7 +99,8 @@ class Lease:
         self.stopping = asyncio.Event()  # set: commit and return
         self.row = row  # as last known
         self.has_ended = False
-        self.meter = Meter(keeper.clock.monotonic())  # of what the task costs
+        self._claimed_at = keeper.clock.monotonic()
+        self.meter = Meter(self._claimed_at)  # of what the task costs
         self._keeper = keeper
         self._margin_s = margin_s
         self._base = row.pairs[-1]  # the pair that we started from, or committed last
@@ -164,6 +165,8 @@ class Lease:
             parents = await self._parents() if is_fresh else []
             inherited = await self._inherited(parents)
             self._keeper.states.prefetched.drop(self.shard.id)
+            load_s = self._keeper.clock.monotonic() - self._claimed_at
+            self._keeper.observer.on_handoff(self.shard.id, "load", load_s)
             caught_up = self.row.caught_up_at_ms or _opened_after_ms(parents)
             return Restored(pair.position, state, marks, inherited, caught_up)
         raise StateUnreadable(self.shard.id, reason)

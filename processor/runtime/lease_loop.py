@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from uuid import UUID
 
 from msgspec import Struct
 
 from processor.core import commands as c
-from processor.core.audit import describe
 from processor.core.leases import Machine
 from processor.core.rows import ShardRow
 from processor.core.stages import Stage, TaskEnd
@@ -31,28 +28,17 @@ from processor.errors import (
     Unavailable,
 )
 from processor.model import Shard
-from processor.ports import Clock, LeaseTable, ObjectStore
 from processor.runtime.lease import Lease as Lease
 from processor.runtime.lease import Restored as Restored
 from processor.runtime.lease_observer import LeaseObserver, Unobserved
-from processor.runtime.shards import LISTING_TIMEOUT_S, Listing, Shards
+from processor.runtime.shards import LISTING_TIMEOUT_S, Shards
 from processor.runtime.state_store import StateStore
+from processor.runtime.upkeep import LeasePorts as LeasePorts
+from processor.runtime.upkeep import Upkeep
 
-UPKEEP_TIMEOUT_S = 2.0  # below the gap between two reads that may count, and a heartbeat's period
 SWEEP_TIMEOUT_S = 60.0
+SLEPT_S = 10.0  # a loop that late was suspended: its tasks' silence then says nothing
 BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left to a later sweep
-JITTER = 0.2
-
-
-@dataclass(frozen=True)
-class LeasePorts:
-    """The outside world of a lease loop; `rng` gives ids and jitter, so a seed is a history."""
-
-    table: LeaseTable
-    objects: ObjectStore | None
-    source: Listing
-    clock: Clock
-    rng: random.Random
 
 
 class LeaseStatus(Struct, frozen=True):
@@ -83,9 +69,11 @@ class LeaseLoop:
         is_rollback: bool = False,
         timing: c.Timing | None = None,
         observer: LeaseObserver | None = None,
+        stalled: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`pipeline`: what tells it from others (`pipeline.generation`); None: it is the only one.
-        `is_rollback`: it is to be the newest, though another one has come after it."""
+        `is_rollback`: it is to be the newest, though another one has come after it.
+        `stalled`: a sentence for each shard whose task does not get on, asked every so often."""
         self._pipeline, self._is_rollback = pipeline, is_rollback
         self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
         self.observer = observer or Unobserved()  # type: ignore[abstract]  # empty is meant
@@ -93,11 +81,14 @@ class LeaseLoop:
         self._shards = Shards(ports.table, ports.source, app, start)
         self._run_shard = run_shard
         self._timing = timing or c.Timing()
+        self._upkeep = Upkeep(
+            ports, self._shards, self.states, self.observer, self._timing, self.in_background
+        )
+        self._stalled = stalled
         self._machine = Machine(self._new_id(), self._timing)
-        self._has_joined = False
         self._leases: dict[str, Lease] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by shard
-        self._upkeep: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._valid = asyncio.Event()
@@ -212,7 +203,7 @@ class LeaseLoop:
         finally:
             for lease in self._leases.values():
                 lease.close()
-            await self._end_tasks([*self._upkeep, *self._tasks.values()])
+            await self._end_tasks([*self._calls, *self._tasks.values()])
         if machine.is_dead:
             if self._replaced is None:
                 self.observer.on_buried_self(machine.worker_id)
@@ -233,11 +224,16 @@ class LeaseLoop:
         self._replaced = None
 
     def _sample(self, machine: Machine, now: float) -> None:
-        """What each shard costs, for balance."""
-        if now >= self._sample_at:
-            self._sample_at = now + self._timing.heartbeat_s
-            rates = {key: lease.meter.sample(now) for key, lease in self._leases.items()}
-            machine.on_rates(rates, now)
+        """What each shard costs, for balance; and which tasks stall, unless all of us did."""
+        if now < self._sample_at:
+            return
+        has_slept = now > self._sample_at + SLEPT_S
+        self._sample_at = now + self._timing.heartbeat_s
+        rates = {key: lease.meter.sample(now) for key, lease in self._leases.items()}
+        machine.on_rates(rates, now)
+        for shard_id, reason in ({} if has_slept else self._stalled()).items():
+            if machine.on_stalled(shard_id, now):
+                self.observer.on_stalled(shard_id, reason)
 
     async def _pause(self, until: float | None) -> None:
         """Until something happened, or the machine wants to be asked again."""
@@ -267,7 +263,9 @@ class LeaseLoop:
         match command:
             case c.Run(row=row):
                 self._start_shard(row)
-            case c.Stop(shard_id=shard_id):
+            case c.Stop(shard_id=shard_id, waited_s=waited_s):
+                if waited_s is not None:
+                    self.observer.on_handoff(shard_id, "ready", waited_s)
                 if shard_id in self._leases:  # else its task just ended by itself
                     self._leases[shard_id].stopping.set()
             case c.Cancel(shard_id=shard_id):
@@ -276,14 +274,14 @@ class LeaseLoop:
                 self.states.prefetched.drop(shard_id)
             case _:
                 attempt = self._attempt(self._machine, command)
-                _keep(self._upkeep, asyncio.create_task(attempt))
+                _keep(self._calls, asyncio.create_task(attempt))
 
     async def _attempt(self, machine: Machine, command: c.Command) -> None:
         """One call; its answer, or its failure, becomes a fact."""
         sent_at = self.clock.monotonic()
         try:
-            async with asyncio.timeout(self._timeout_s(command)):
-                await self._perform(machine, command, sent_at)
+            async with asyncio.timeout(self._upkeep.timeout_s(command)):
+                await self._upkeep.perform(machine, command, sent_at)
         except Exception as error:  # anything: the machine must hear that nothing came of it
             machine.on_failed(command, self.clock.monotonic())
             if isinstance(error, StreamReplaced):
@@ -291,103 +289,11 @@ class LeaseLoop:
                 self._replaced = error
                 return
             self.observer.on_error(type(command).__name__, error)
-            if isinstance(error, Unavailable) and not self._has_joined:
+            if isinstance(error, Unavailable) and not self._upkeep.has_joined:
                 self._fatal = error
         finally:
+            self._tell_validity()
             self._wake.set()
-
-    async def _perform(self, machine: Machine, command: c.Command, sent_at: float) -> None:
-        match command:
-            case c.Join() | c.Heartbeat():
-                await self._beat(machine, command, sent_at)
-            case c.Leave(worker_id=worker_id):
-                await self.table.delete_worker(self._shards.stream, worker_id)
-                machine.on_left()
-            case c.ReadWorkers(first=first, count=count):
-                workers = await self.table.read_workers(self._shards.stream, first, count)
-                machine.on_workers(workers, self.clock.monotonic(), command)
-            case c.ReadShards(discover=discover):
-                await self._read_shards(machine, discover, sent_at)
-            case c.ReadShard(shard_id=shard_id):
-                row = await self._shards.read_one(shard_id)
-                machine.on_shard(shard_id, row, self.clock.monotonic())
-            case c.Prefetch(shard_id=shard_id, epoch=epoch):
-                await self._prefetch(machine, shard_id, epoch)
-            case c.ReadFamily(child_id=child_id, shard_ids=shard_ids):
-                family = await asyncio.gather(*map(self._shards.read_one, shard_ids))
-                rows = [row for row in family if row is not None]
-                machine.on_family(child_id, rows, self.clock.monotonic())
-            case c.Bury(worker_id=worker_id, counter=counter):
-                applied = await self.table.bury(self._shards.stream, worker_id, counter)
-                if applied:
-                    self.observer.on_buried(worker_id)
-                machine.on_buried(worker_id, applied, self.clock.monotonic())
-            case c.Forget(worker_id=worker_id):
-                await self.table.delete_worker(self._shards.stream, worker_id)
-                machine.on_buried(worker_id, False, self.clock.monotonic())
-            case c.Claim() | c.Release():
-                await self._change_owner(machine, command)
-
-    async def _beat(self, machine: Machine, command: c.Join | c.Heartbeat, sent_at: float) -> None:
-        if isinstance(command, c.Join):
-            await self.table.join(self._shards.stream, command.row)
-            alive = True
-            self._has_joined = True
-            self.observer.on_joined(machine.worker_id)
-        else:
-            alive = await self.table.heartbeat(self._shards.stream, command.row)
-        now = self.clock.monotonic()
-        machine.on_heartbeat(alive, sent_at, now)
-        self.observer.on_heartbeat(now - sent_at)
-        self._tell_validity()
-
-    async def _read_shards(self, machine: Machine, discover: bool, sent_at: float) -> None:
-        if discover:
-            await self._discover(machine, sent_at)
-        else:
-            rows = await self._shards.read()
-            machine.on_shards(rows, sent_at, self.clock.monotonic())
-        self._tell_validity()
-        self.observer.on_barred(machine.barred(self.clock.monotonic()), self.generation)
-
-    async def _prefetch(self, machine: Machine, shard_id: str, epoch: int) -> None:
-        row = await self._shards.read_one(shard_id)
-        if row is not None and row.pairs[-1].state is not None:
-            await self.states.prefetch(shard_id, [row.pairs[-1].state])
-        machine.on_fetched(shard_id, epoch, row, self.clock.monotonic())
-
-    async def _discover(self, machine: Machine, sent_at: float) -> None:
-        rows, found = await self._shards.discover(sent_at)
-        jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
-        now = self.clock.monotonic()
-        machine.on_shards(rows, sent_at, now, jitter, is_resharding=found.is_resharding)
-        self.observer.on_audit([describe(hole) for hole in found.holes])
-        if found.remove and self.is_valid:
-            remove = functools.partial(self._shards.remove, found.remove, self.states)
-            self.in_background("remove ended shards", remove)
-
-    async def _change_owner(self, machine: Machine, command: c.Claim | c.Release) -> None:
-        written = await self.table.write(command.before, command.after)
-        now = self.clock.monotonic()
-        row = command.after
-        if not written.applied:
-            machine.on_shard(row.id, written.row, now)
-        elif isinstance(command, c.Claim):
-            machine.on_claimed(row, now)
-            self.observer.on_claimed(row)
-        else:
-            machine.on_released(row, now)
-            self.observer.on_released(row.id, row.successor)
-
-    def _timeout_s(self, command: c.Command) -> float:
-        match command:
-            case c.ReadShards(discover=True):
-                return LISTING_TIMEOUT_S
-            case c.ReadShards():
-                return 2 * UPKEEP_TIMEOUT_S
-            case c.Prefetch():  # later than that, it is not waited for
-                return self._timing.ready_s
-        return UPKEEP_TIMEOUT_S
 
     # ---- shard tasks
 
@@ -430,6 +336,8 @@ class LeaseLoop:
                 self._report(machine, lease, error)
             if self._leases.get(lease.shard.id) is lease:
                 del self._leases[lease.shard.id], self._tasks[lease.shard.id]
+                if before is not None and not before.done():  # we did not outwait it
+                    self._tasks[lease.shard.id] = before
             self._wake.set()
 
     def _report(self, machine: Machine, lease: Lease, error: Exception) -> None:

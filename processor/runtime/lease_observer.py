@@ -12,6 +12,9 @@ from processor.core.rows import ShardRow
 from processor.errors import StreamReplaced
 
 CheckpointOutcome = Literal["committed", "lost", "failed"]
+# Of a hand-off, where it happens: the giver waits for its taker while it works on (`ready`), then
+# stops, commits and releases (`release`); the taker claims and loads the state (`load`).
+HandoffPart = Literal["ready", "release", "load"]
 
 
 class LeaseObserver(Protocol):
@@ -61,6 +64,12 @@ class LeaseObserver(Protocol):
 
     def on_parked(self, shard_id: str, error: Exception) -> None:
         """The shard stays owned and unread until a person looks at it."""
+
+    def on_stalled(self, shard_id: str, reason: str) -> None:
+        """The shard's task did not get on: it is cancelled, and the shard left to others."""
+
+    def on_handoff(self, shard_id: str, part: HandoffPart, seconds: float) -> None:
+        """A part of a hand-off is done (`HandoffPart`)."""
 
     def on_fallback(self, shard_id: str, reason: str) -> None:
         """A state could not be read; the pair before it is used."""

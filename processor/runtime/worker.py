@@ -16,7 +16,7 @@ from processor.runtime.shard_loop import Road, ShardLoop, ShardView
 
 # A shard's reader gets an answer or an error each half minute, even if the stream is out, and every
 # other wait of its loop has a name (`Doing`). A shard without either for so long is stuck, and only
-# a restart may help.
+# a restart may help; before that, another worker tries (`Timing.stalled_s`).
 STUCK_AFTER_S = 120.0
 ENDED_MAX = 100  # shards whose last figures are kept for `/status`; the oldest go first
 
@@ -74,6 +74,7 @@ class Worker:
         self._pulse = pulse
         self._shards: dict[str, ShardLoop] = {}
         self._ended: dict[str, ShardView] = {}
+        self._timing = timing or Timing()
         self._leases = LeaseLoop(
             ports,
             self._follow,
@@ -81,8 +82,9 @@ class Worker:
             start=road.plan.pipeline.source.start,
             pipeline=generation(road.plan),
             is_rollback=is_rollback,
-            timing=timing,
+            timing=self._timing,
             observer=observer,
+            stalled=self._stalled,
         )
 
     def __repr__(self) -> str:
@@ -122,17 +124,23 @@ class Worker:
 
     def stuck(self) -> list[str]:
         """A sentence for each shard that neither gets on nor waits for something with a name."""
+        return list(self._silent(STUCK_AFTER_S).values())
+
+    def _stalled(self) -> dict[str, str]:
+        return self._silent(self._timing.stalled_s)
+
+    def _silent(self, longer_than_s: float) -> dict[str, str]:
         now = self._road.clock.monotonic()
         silent_s = {
             shard_id: now - max(loop.since, self._pulse.heard_at(shard_id))
             for shard_id, loop in sorted(self._shards.items())
             if not loop.is_waiting
         }
-        return [
-            f"{shard_id} has been {self._shards[shard_id].doing} for {seconds:.0f} s"
+        return {
+            shard_id: f"{shard_id} has been {self._shards[shard_id].doing} for {seconds:.0f} s"
             for shard_id, seconds in silent_s.items()
-            if seconds > STUCK_AFTER_S
-        ]
+            if seconds > longer_than_s
+        }
 
     async def _follow(self, lease: Lease) -> None:
         loop = ShardLoop(self._road, lease)

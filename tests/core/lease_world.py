@@ -54,6 +54,7 @@ class World:
         self.killed: set[str] = set()
         self.frozen_until: dict[str, float] = {}
         self.cut_until: dict[str, float] = {}
+        self.fetch_s: dict[str, float] = {}  # how long a worker takes to fetch a state ahead
         self.log: list[str] = []
         self._delay_s = delay_s
         self._rng = random.Random(seed)
@@ -167,7 +168,9 @@ class World:
 
         def take_effect() -> None:
             answer = self._effect(command, sent_at)
-            self._at(self.now + self._delay(), lambda: self._answer(name, machine, answer))
+            extra_s = self.fetch_s.get(name, 0) if isinstance(command, c.Prefetch) else 0
+            at = self.now + self._delay() + extra_s
+            self._at(at, lambda: self._answer(name, machine, answer))
 
         self._at(self.now + self._delay(), take_effect)
 
@@ -237,11 +240,13 @@ class World:
         raise AssertionError(command)
 
     def _task(self, name: str, machine: Machine, command: c.Command) -> None:
-        """Shard tasks do one thing: asked to stop, they commit once more, and return."""
+        """Asked to stop, a shard's task commits once more, and returns; cancelled, it ends."""
         if self._postponed(name, lambda: self._task(name, machine, command)):
             return
         if isinstance(command, c.Stop) and command.shard_id in machine.leases:
             self._commit(machine, command.shard_id)
+        elif isinstance(command, c.Cancel) and command.shard_id in machine.leases:
+            machine.on_task_end(machine.leases[command.shard_id].row, "waited", self.now)
         self._step(name)
 
     def _commit(self, machine: Machine, key: str) -> None:

@@ -514,6 +514,8 @@ def everything(bench: Bench) -> None:
     leases.on_checkpoint("shard-0", "failed", 0, 0.1)
     leases.on_task_failed("shard-0", ValueError("x"), 1)
     leases.on_parked("shard-0", ValueError("x"))
+    leases.on_stalled("shard-0", "shard-0 has been reading for 60 s")
+    leases.on_handoff("shard-0", "release", 0.2)
     leases.on_fallback("shard-0", "missing")
     leases.on_error("commit", Outage("DynamoDB", "UpdateItem", "gone"))
     leases.on_buried("w-9")

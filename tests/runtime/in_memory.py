@@ -95,6 +95,16 @@ class Steps:
         self.refused.append(str(error))
 
 
+class Alerts(Unobserved):
+    """A `LeaseObserver` that remembers what somebody should look at."""
+
+    def __init__(self) -> None:
+        self.stalled: list[str] = []
+
+    def on_stalled(self, shard_id: str, reason: str) -> None:
+        self.stalled.append(reason)
+
+
 @dataclass
 class Life:
     """One worker's life: stop it in order, or kill it where it stands."""
@@ -104,6 +114,7 @@ class Life:
     task: asyncio.Task[None]
     steps: Steps
     pulse: Pulse
+    seen: Alerts
 
     async def stop(self) -> None:
         self.stopping.set()
@@ -170,11 +181,11 @@ class Town:
         table = MemoryTable(self.content, gate or self._pass)
         ports = LeasePorts(table, self.objects, source, clock, rng)
         pulse = Pulse(UnobservedReads(), clock)
-        observer = Unobserved()  # type: ignore[abstract]  # empty is meant
-        worker = Worker(road, ports, observer, pulse, is_rollback=is_rollback)
+        seen = Alerts()
+        worker = Worker(road, ports, seen, pulse, is_rollback=is_rollback)
         stopping = asyncio.Event()
         task = asyncio.create_task(worker.run(stopping))
-        return Life(worker, stopping, task, steps, pulse)
+        return Life(worker, stopping, task, steps, pulse, seen)
 
     async def _pass(self, operation: str, side: Side) -> None:
         await asyncio.sleep(0.001)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
+from processor.core.commands import Timing
 from processor.errors import Outage
 from processor.model import END, Page, Shard
 from processor.runtime.worker import ENDED_MAX, STUCK_AFTER_S
 from tests.runtime.in_memory import SHARD, Life, Side, Town, tick, until
 from tests.virtual_time import run
 
+TIMING = Timing()
 NEVER_MS = 3_600_000  # no test lasts as long
 
 
@@ -177,18 +180,27 @@ def test_told_to_stop_while_the_table_is_out_at_the_start_it_ends() -> None:
 
 
 class Hanging:
-    """A source whose readers never answer; `says` is told to the pulse every ten seconds."""
+    """A source whose readers never answer, and can't be cancelled (twice) before `over`."""
 
     def __init__(self, town: Town) -> None:
         self._source = town.source
+        self.over = asyncio.Event()
+        self.is_mended = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
     def open(self, shard_id: str, position: Any) -> Any:
         reader = self._source.open(shard_id, position)
+        if self.is_mended:
+            return reader
 
         async def read() -> Page:
+            if not self.over.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.over.wait()
+                await self.over.wait()
+                raise AssertionError("cancelled long ago")
             await asyncio.Event().wait()
             raise AssertionError("never")
 
@@ -199,7 +211,8 @@ class Hanging:
 def test_a_reader_that_neither_answers_nor_fails_is_stuck_and_one_that_fails_is_not() -> None:
     async def main() -> None:
         town = Town()
-        life = town.start(source=Hanging(town))
+        source = Hanging(town)
+        life = town.start(source=source)
         await until(lambda: held(life) == [1])
         for _ in range(30):
             await asyncio.sleep(10)
@@ -209,8 +222,50 @@ def test_a_reader_that_neither_answers_nor_fails_is_stuck_and_one_that_fails_is_
         assert life.worker.stuck() == []
         await asyncio.sleep(2)
         assert life.worker.stuck() == [f"{SHARD} has been reading for 121 s"]
+        source.over.set()
         await life.stop()
         assert life.worker.stuck() == []
+
+    run(main())
+
+
+def test_a_shard_whose_task_stalls_is_left_to_another_worker() -> None:
+    async def main() -> None:
+        town = Town(shards=1)
+        source = Hanging(town)
+        source.over.set()
+        first = town.start(source=source)
+        await until(lambda: held(first) == [1])
+        second = town.start()
+        sending = asyncio.create_task(send(town, 120))
+        await asyncio.sleep(TIMING.stalled_s - 5)
+        assert held(first, second) == [1, 0]
+        await until(lambda: held(first, second) == [0, 1], within_s=15)
+        (alert,) = first.seen.stalled
+        assert alert.startswith(f"{SHARD} has been reading for 6")
+        await asyncio.sleep(2 * TIMING.shun_s)
+        assert held(first, second) == [0, 1]
+        assert first.worker.is_alive
+        await sending
+        await first.stop()
+        await settle(town, 120, second)
+
+    run(main())
+
+
+def test_a_stalled_task_starts_again_where_there_is_no_other_worker() -> None:
+    async def main() -> None:
+        town = Town()
+        source = Hanging(town)
+        life = town.start(source=source)
+        await until(lambda: held(life) == [1])
+        source.over.set()  # from here on it can be cancelled
+        source.is_mended = True
+        await asyncio.sleep(TIMING.stalled_s + 15)
+        assert town.row().epoch == 2
+        town.put(*(tick("a", second) for second in (1, 61)))
+        await until(lambda: town.windows() == {("a", 0): (1, 1)})
+        await life.stop()
 
     run(main())
 
