@@ -19,9 +19,14 @@ BENCHMARKS: Mapping[str, Callable[[Options], Report]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.name == chaos.NAME:
+        if options.quick:
+            parser.error(f"--quick: {chaos.NAME} has --short instead")
         return _chaos(options)
+    if options.short:
+        parser.error(f"--short: {options.name} has --quick instead")
     settings = Options(is_quick=options.quick, seed=options.seed)
     try:
         report = BENCHMARKS[options.name](settings)

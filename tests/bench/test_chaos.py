@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench import chaos
+from bench.__main__ import main
 from bench.chaos import SHORT, Gap
 from bench.ordeal import Measured
 
@@ -72,6 +73,21 @@ def test_what_is_within_its_bounds_is_no_failure() -> None:
 def test_each_bound_that_is_missed_is_a_failure(changes: dict[str, Any], failure: str) -> None:
     [said] = result(**changes).failures
     assert failure in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["chaos", "--quick"], "chaos has --short"),
+        (["hot-path", "--short"], "hot-path has --quick"),
+    ],
+)
+def test_a_size_that_a_benchmark_does_not_have_is_refused(
+    arguments: list[str], instead: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert instead in capsys.readouterr().err
 
 
 def test_json_and_table_tell_every_distribution_and_failure() -> None:
