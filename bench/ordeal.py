@@ -10,8 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -19,7 +18,7 @@ from bench import turnover
 from bench.turnover import Gaps
 from processor.local.changes import Changes
 from processor.local.door import Door
-from processor.local.journal import Reads
+from processor.local.journal import Read, Reads
 from processor.local.producer import Lane, Producer
 from processor.local.view import View
 from processor.local.workers import Fleet, Worker
@@ -74,7 +73,7 @@ class Ordeal:
     async def perform(self, changes: Changes) -> None:
         """Everything, in this order; then the traffic is stopped."""
         found, sizes = self.measured, self._sizes
-        scenarios: list[tuple[str, Callable[[], Any]]] = [
+        scenarios: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("splits under load", lambda: self._split_all(changes)),
             ("rolling restarts under load", lambda: self._restart(changes)),
             ("connections cut and slow", self._cut),
@@ -108,7 +107,7 @@ class Ordeal:
         for pair in ((first, halves[0]), (halves[1], fourth)):
             await self._note_reshard(pair, await changes.merge(*pair))
 
-    async def _note_reshard(self, parents: Any, children: list[Lane]) -> None:
+    async def _note_reshard(self, parents: Sequence[Lane], children: Sequence[Lane]) -> None:
         old, new = ([lane.shard_id for lane in lanes] for lanes in (parents, children))
         self.measured.reshard_gap_s += await self._all(
             lambda: turnover.reshard_gaps(self._reads.all, old, new), f"children of {old}"
@@ -123,11 +122,7 @@ class Ordeal:
             [old] = self._busiest(1)
             await changes.replace(old)
             found.restarts += 1
-            at_s = _ended(old)
-            found.handoff_s += await self._all(
-                lambda: turnover.handoffs(self._recent(at_s), old.child.name, at_s),  # noqa: B023
-                f"shards of {old.child.name}",
-            )
+            found.handoff_s += await self._handoffs(old, _ended(old))
             await self._settle("a restart")
             if len(found.handoff_s) >= wanted:
                 return
@@ -155,6 +150,12 @@ class Ordeal:
         self.measured.zombie_takeover_s += await self._takeovers(zombie, at_s)
         if not await self._comes_true(lambda: '"worker_buried_self"' in zombie.child.tail(10_000)):
             self._fault(f"{zombie.child.name} stood still and never told that it was buried")
+
+    async def _handoffs(self, owner: Worker, at_s: float) -> list[float]:
+        name = owner.child.name
+        return await self._all(
+            lambda: turnover.handoffs(self._recent(at_s), name, at_s), f"shards of {name}"
+        )
 
     async def _takeovers(self, victim: Worker, at_s: float) -> list[float]:
         name = victim.child.name
@@ -238,7 +239,7 @@ class Ordeal:
             await asyncio.sleep(LOOK_S)
         return False
 
-    def _recent(self, at_s: float) -> list[Any]:
+    def _recent(self, at_s: float) -> list[Read]:
         return self._reads.since(at_s - LOOK_BACK_S)
 
     def _fault(self, text: str) -> None:
