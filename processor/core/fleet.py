@@ -97,6 +97,7 @@ class Fleet:
         if row.buried:
             self._leave(row.id, row.held, Gone(now, True))
         elif row.id != self.me:
+            self.gone.pop(row.id, None)  # its shard's row was read before its own stood
             self.holdings.set(row)
 
     def _on_worker_gone(self, worker_id: str, now: float) -> None:
@@ -190,6 +191,8 @@ class Fleet:
 
     def is_gone(self, worker_id: str, now: float) -> bool:
         """Buried, or without a row for as long as a last heartbeat could be valid."""
+        if worker_id in self.workers:
+            return self.workers[worker_id].buried
         gone = self.gone.get(worker_id)
         return gone is not None and (gone.is_buried or now - gone.at >= self._timing.dead_after_s)
 

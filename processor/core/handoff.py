@@ -70,6 +70,8 @@ class Taking:
             known = self._offers.get(key)
             if known is None or known.epoch < epoch:
                 self._offers[key] = _Offer(epoch)
+            else:
+                self._offers[key] = known._replace(until=inf)
         for key in self._offers.keys() - announced.keys():
             if fleet.holdings.epoch(key) == self._offers[key].epoch:  # and no longer names us
                 self._offers[key] = self._offers[key]._replace(until=now)

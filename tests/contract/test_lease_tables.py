@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -29,6 +30,7 @@ from processor.errors import Outage, Throttled, Unavailable
 from processor.model import END, TRIM_HORIZON, Mark, Position, Shard
 from processor.ports import LeaseTable
 from processor.stores.dynamodb import DynamoTable, create_table
+from processor.stores.dynamodb_items import worker_key, worker_values
 from processor.stores.memory import MemoryTable
 from tests.faults import Answer, CutAfter, FaultProxy, Garble, fault_proxy
 from tests.support import aws_client
@@ -164,6 +166,25 @@ async def test_burying_twice_or_a_missing_worker_does_nothing(table: LeaseTable)
 
 async def test_deleting_an_absent_worker_is_no_error(table: LeaseTable) -> None:
     await table.delete_worker(STREAM, "nobody")
+
+
+def test_a_worker_row_of_fifty_leases_is_one_write_unit_also_while_they_are_handed_over() -> None:
+    """1 KB; a heartbeat goes out every three seconds, whatever the worker does."""
+    others = [f"5a8c1f0e-{n:04x}-4b7e-9d21-{n * 7919:012x}" for n in range(20)]
+    held = tuple(Held(f"shardId-{n:012d}", 3 + n % 5, rate=n * 7 % 40) for n in range(50))
+    assert _bytes(held) <= 1_024
+    assert _bytes(tuple(replace(one, to=others[n % 6]) for n, one in enumerate(held))) <= 1_024
+
+
+def _bytes(held: tuple[Held, ...]) -> int:
+    row = WorkerRow("5a8c1f0e-0000-4b7e-9d21-000000000000", 123_456, held=held)
+    item = worker_key(STREAM, row.id) | worker_values(row)
+    return sum(len(name) + _value_bytes(value) for name, value in item.items())
+
+
+def _value_bytes(value: dict[str, Any]) -> int:
+    (content,) = value.values()
+    return len(content) if isinstance(content, str | bytes) else 1
 
 
 async def test_some_workers_are_read_from_an_id_on_and_around_the_end(table: LeaseTable) -> None:

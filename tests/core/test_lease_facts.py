@@ -70,6 +70,20 @@ def test_nothing_of_a_dead_workers_is_claimed_before_its_burial_is_read() -> Non
     assert "Claim" in kinds(machine.commands(now))
 
 
+def test_an_owner_whose_shard_was_seen_before_its_row_is_not_taken_for_gone() -> None:
+    """It joined and claimed between two of our reads: the row that comes later counts."""
+    row = claimed(fresh(), "z", 0)
+    machine = joined([row])
+    machine.on_workers([WorkerRow("a", 1)], 0.2)  # read before z joined
+    now, counter = 0.2, 1
+    while now < TIMING.dead_after_s + 5:
+        now, counter = now + 1.0, counter + 1
+        machine.on_heartbeat(True, now, now)
+        machine.on_workers([WorkerRow("a", 1), WorkerRow("z", counter)], now)
+        machine.on_shard(row.id, row, now)
+        assert "Claim" not in kinds(machine.commands(now))
+
+
 def test_a_failed_read_of_the_workers_starts_everybodys_silence_anew() -> None:
     machine = joined([], SILENT)
     now, seen = 0.1, set[str]()

@@ -102,6 +102,33 @@ def test_an_outage_of_the_table_is_nobodys_death() -> None:
     run(main())
 
 
+def test_a_target_that_is_down_for_minutes_costs_no_lease() -> None:
+    """Every shard waits for the bus meanwhile; upkeep does not, so nothing is stalled or moved."""
+
+    async def main() -> None:
+        town = Town(shards=2)
+        first, second = town.start(), town.start()
+        sending = asyncio.create_task(send(town, 180))
+        await until(lambda: held(first, second) == [1, 1])
+        epochs = [row.epoch for row in town.content.shards.values()]
+        town.bus.is_down = True
+        await asyncio.sleep(400)
+        assert {loop.doing for life in (first, second) for loop in loops(life)} == {"publishing"}
+        assert first.worker.is_alive
+        assert second.worker.is_alive
+        town.bus.is_down = False
+        await sending
+        assert [row.epoch for row in town.content.shards.values()] == epochs
+        assert (first.seen.stalled, second.seen.stalled) == ([], [])
+        await settle(town, 180, first, second)
+
+    run(main())
+
+
+def loops(life: Life) -> list[Any]:
+    return list(life.worker._shards.values())
+
+
 def test_a_worker_cut_off_from_the_table_stops_its_effects_before_others_take_over() -> None:
     """Its calls hang; the other one follows it, and nothing is put twice under other contents."""
 
