@@ -63,6 +63,9 @@ class Block(NamedTuple):
     layers: tuple[Layer, ...]
     kept: bytes | None
 
+    def __repr__(self) -> str:
+        return f"<Block of {self.size} bytes in {' + '.join(n.link for n in self.layers)}>"
+
 
 BlockId = tuple[str, int]
 
@@ -72,6 +75,9 @@ class Chain(Struct, frozen=True):
 
     blocks: Mapping[BlockId, Block]
     links: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        return f"<Chain of {len(self.blocks)} blocks in {dict(self.links)}>"
 
 
 class StoredBlock(Struct, frozen=True, array_like=True):
@@ -102,6 +108,9 @@ class Body:
     def __init__(self, segments: Sequence[bytes]):
         self.segments = segments
         self.size = sum(map(len, segments))
+
+    def __repr__(self) -> str:
+        return f"<Body of {self.size} bytes>"
 
     @property
     def digest(self) -> str:

@@ -49,6 +49,9 @@ class Packed(Struct, frozen=True):
     blocks: Mapping[BlockId, Block]
     older: Mapping[str, int]  # the older links that it needs, with their bytes
 
+    def __repr__(self) -> str:
+        return f"<Packed {self.body!r} of {len(self.blocks)} blocks, and {dict(self.older)}>"
+
     def chain(self, name: str) -> Chain:
         """The chain once the link is stored under that name."""
         blocks = {id_: _named(block, name) for id_, block in self.blocks.items()}

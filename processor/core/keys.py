@@ -49,6 +49,7 @@ class KeyTable:
         self._remembered = 0
         self._places = bytearray()  # 16 bytes a group
         self.groups: list[Group] = []
+        self._names: list[Name] = []
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -91,8 +92,10 @@ class KeyTable:
             self._known.add(columns, np.array(homes))
 
     def names(self) -> list[Name]:
-        """What a snapshot keeps, with `places`."""
-        return [([value for _, value in group.key], group.part) for group in self.groups]
+        """What a snapshot keeps, with `places`; made once a group, as checkpoints come often."""
+        new = self.groups[len(self._names) :]
+        self._names += [([value for _, value in group.key], group.part) for group in new]
+        return self._names
 
     @property
     def places(self) -> bytes:

@@ -240,7 +240,7 @@ class ShardPipeline:
             self._seen.snapshot(self._watermark_ms),
             {rule.plan.version: rule.snapshot() for rule in self._rules},
         )
-        return stream.parts(saved)
+        yield from stream.parts(saved)
 
     def restore(self, state: bytes, position: Position) -> None:
         """Into a fresh pipeline; raises StateUnreadable."""

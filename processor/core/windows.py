@@ -136,7 +136,9 @@ class WindowTable:
 
     def snapshot(self) -> Saved:
         codes, slots = self._slots.items()
-        samples = [self._samples.get(slot, NO_SAMPLE) for slot in slots.tolist()]
+        samples = [NO_SAMPLE] * len(slots)
+        if self._samples:
+            samples = [self._samples.get(slot, NO_SAMPLE) for slot in slots.tolist()]
         return Saved(codes.tobytes(), self._columns.take(slots), samples)
 
     def restore(self, saved: Saved, n_keys: int) -> None:
