@@ -80,11 +80,15 @@ class Columns:
 
     def restore(self, saved: Mapping[str, bytes], n: int) -> None:
         """Into the first n rows; raises ValueError where the bytes don't fit the columns."""
-        self.ensure(n)
+        if self.rows > n:
+            self.put(np.arange(n), saved)
+            return
         self._check_names(saved)
-        for spec in self.specs:
-            rows = self.arrays[spec.name][:n]
-            rows[:] = np.frombuffer(saved[spec.name], spec.dtype).reshape(rows.shape)
+        for spec in self.specs:  # copied, for to write into fresh rows is to write them twice
+            shape = (n, spec.width) if spec.width > 1 else (n,)
+            column = np.frombuffer(saved[spec.name], spec.dtype)
+            self.arrays[spec.name] = column.reshape(shape).copy()
+        self.rows = n
 
 
 def _fresh(spec: Column, rows: int) -> npt.NDArray[Any]:
