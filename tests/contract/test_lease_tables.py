@@ -348,6 +348,28 @@ async def test_the_end_of_a_second_parent_leaves_the_child_as_it_is(table: Lease
     assert await table.read_shard(STREAM, child.id) == replace(child, successor="a")
 
 
+async def test_two_parents_may_end_at_one_moment_and_leave_one_child(table: LeaseTable) -> None:
+    parents = [claimed(row, row.id, 0) for row in (fresh(0), fresh(1))]
+    await table.create_shards([fresh(0), fresh(1)])
+    for before, row in zip((fresh(0), fresh(1)), parents, strict=True):
+        await table.write(before, row)
+    child = fresh(2, 0, 1)
+    ends = (
+        table.end(
+            row,
+            ended(row, row.pairs[-1], replace(pair(row, "5"), position=END), f"w-{row.id[-1]}"),
+            [replace(child, successor=row.owner)],
+        )
+        for row in parents
+    )
+    assert all(written.applied for written in await asyncio.gather(*ends))
+    rows = {row.id: row for row in await table.read_shards(STREAM)}
+    assert rows[parents[0].id].ended
+    assert rows[parents[1].id].ended
+    assert rows[child.id].successor in {row.owner for row in parents}
+    assert replace(rows[child.id], successor=None) == child
+
+
 async def test_an_end_may_be_repeated_when_its_answer_was_lost(table: LeaseTable) -> None:
     row = await owned(table)
     after = ended(row, row.pairs[-1], replace(pair(row, "5"), position=END), "w")

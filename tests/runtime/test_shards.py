@@ -8,8 +8,11 @@ from hashlib import md5
 
 from processor.core.rows import StreamKey
 from processor.model import Shard
+from processor.runtime.shards import Shards
+from processor.sources.memory import MemorySource
+from processor.stores.memory import MemoryTable
 from tests.runtime.in_memory import BASE_MS, SHARD, Life, Town, tick, until
-from tests.virtual_time import START_MS, run
+from tests.virtual_time import START_MS, VirtualClock, run
 
 HALF = 2**127
 DAY_S = 86_400
@@ -294,3 +297,21 @@ def _ids(town: Town) -> list[str]:
 
 def _is_owned(town: Town, shard_id: str) -> bool:
     return shard_id in _ids(town) and town.row(shard_id).owner is not None
+
+
+def test_who_ends_a_shard_without_any_listed_child_names_the_oldest_of_its_hash_keys() -> None:
+    """Before any discovery has seen them: else they would begin without what it leaves."""
+
+    async def main() -> None:
+        source, table = MemorySource("ticks", [Shard(SHARD)], VirtualClock()), MemoryTable()
+        shards = Shards(table, source, "shop", "trim_horizon")
+        await shards.open()
+        (row,), _ = await shards.discover(0.0)
+        source.close(SHARD, children=[LEFT, RIGHT])
+        merged = Shard("shardId-000000000003", parents=(LEFT.id, RIGHT.id))
+        source.close(LEFT.id, RIGHT.id, children=[merged])
+        await asyncio.sleep(2 * DAY_S)
+        (child,) = await shards.child_rows(row, (), {SHARD}, "me")
+        assert (child.id, child.shard.parents, child.successor) == (merged.id, (SHARD,), "me")
+
+    run(main())
