@@ -41,7 +41,7 @@ from processor.model import (
     Step,
 )
 
-SNAPSHOT_VERSION = 3
+SNAPSHOT_VERSION = 4
 # A time further ahead of its arrival than this counts, but moves the watermark only as far as its
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000
@@ -81,6 +81,8 @@ class Snapshot(Struct, frozen=True):
     range: HashRange
     watermark_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
     newest_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
+    arrived_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
+    reading: str  # `Plan.reading`: what times and ids are
     floors: tuple[Floor, ...]
     totals: Totals
     seen: tuple[bytes, bytes]
@@ -114,6 +116,7 @@ class ShardPipeline:
         self.position: Position | None = None  # of the last record taken
         self._watermark_ms = _NO_WATERMARK
         self._newest_ms = _NO_WATERMARK  # of all times so far, those of rejected records included
+        self._arrived_ms = _NO_WATERMARK  # the newest arrival
         self._floors: tuple[Floor, ...] = ()
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
         self._rules = [Rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
@@ -178,6 +181,7 @@ class ShardPipeline:
         batch = intake.read(page, self.plan.codec, self.plan.fields, faults)
         times = intake.times_ms(batch, event)
         newest_ms = int(times[batch.valid].max(initial=self._newest_ms))
+        arrived_ms = int(batch.arrivals_ms.max(initial=self._arrived_ms))
         ids = intake.id_hashes(batch, event)
         wanted = [self._wanted(rule, batch) for rule in self._rules]
         before, after = self._watermarks(batch, times)
@@ -186,7 +190,7 @@ class ShardPipeline:
         letters = self._dead_letters(batch, counts)
         watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
         yield from self._advance(watermark_ms, after, batch.arrivals_ms, letters, counts)
-        self._newest_ms = newest_ms
+        self._newest_ms, self._arrived_ms = newest_ms, arrived_ms
         self.position = Position("after", last)
 
     def _events_of(self, page: Page, counts: Counts) -> tuple[Page, Mapping[int, Fault]]:
@@ -235,6 +239,8 @@ class ShardPipeline:
             range_of(self.shard),
             self._watermark_ms,
             self._newest_ms,
+            self._arrived_ms,
+            self.plan.reading,
             self._floors,
             self.totals,
             self._seen.snapshot(self._watermark_ms),
@@ -248,10 +254,11 @@ class ShardPipeline:
         self.position = position
         self.totals = saved.totals
         self._watermark_ms = saved.watermark_ms
-        self._newest_ms = saved.newest_ms
+        self._newest_ms, self._arrived_ms = self._newest_of(saved), saved.arrived_ms
         self._floors = saved.floors
         try:
-            self._seen.restore(saved.seen)
+            if saved.reading == self.plan.reading:
+                self._seen.restore(saved.seen)
             for rule in self._rules:
                 self._restore_rule(rule, saved.rules)
         except ValueError as error:  # bytes that don't fit their columns
@@ -280,13 +287,15 @@ class ShardPipeline:
         if not parents:
             return
         self._watermark_ms = min(saved.watermark_ms for saved in parents)
-        self._newest_ms = max(saved.newest_ms for saved in parents)
+        self._newest_ms = max(map(self._newest_of, parents))
+        self._arrived_ms = max(saved.arrived_ms for saved in parents)
         own = ((Floor(saved.range, saved.watermark_ms), saved.floors) for saved in parents)
         inherited = floors.inherited(own, range_of(self.shard))
         self._floors = floors.standing(inherited, self._watermark_ms)
         try:
             for saved in parents:
-                self._seen.merge(saved.seen)
+                if saved.reading == self.plan.reading:
+                    self._seen.merge(saved.seen)
             for rule in self._rules:
                 rule.adopt([self._heritage(rule, saved) for saved in parents])
         except ValueError as error:  # bytes that don't fit their columns
@@ -294,9 +303,18 @@ class ShardPipeline:
 
     def _heritage(self, rule: Rule, saved: Snapshot) -> Heritage:
         here = f"{self.shard.id} {saved.shard_id} {saved.watermark_ms}"
-        newest_ms = None if saved.newest_ms == _NO_WATERMARK else saved.newest_ms
+        known_ms = self._newest_of(saved)
+        newest_ms = None if known_ms == _NO_WATERMARK else known_ms
         parent = shard_of(saved.shard_id, saved.range)
         return sections.heritage(rule.plan, saved.rules, parent, newest_ms, here)
+
+    def _newest_of(self, saved: Snapshot) -> int:
+        """The newest time so far. Where times were read otherwise, nobody knows but that a record
+        can't be further ahead of its arrival than the bound; known ids are of no use either then.
+        """
+        if saved.reading == self.plan.reading or saved.arrived_ms == _NO_WATERMARK:
+            return saved.newest_ms
+        return saved.arrived_ms + intake.FUTURE_MAX_MS
 
     def _decode(self, state: bytes) -> Snapshot:
         try:

@@ -22,6 +22,7 @@ class Plan(Struct, frozen=True):
     codec: Codec
     splitter: Splitter | None
     rules: tuple[RulePlan, ...]
+    reading: str  # tells pipelines apart that take other times or ids from a record
 
 
 def compile(pipeline: Pipeline) -> Plan:
@@ -38,7 +39,14 @@ def compile(pipeline: Pipeline) -> Plan:
     )
     fields = Fields(_field_types(pipeline.event, rules))
     codec = codecs.get(pipeline.source.decode[-1])(fields.row_type)
-    return Plan(pipeline, fields, codec, codecs.splitter(pipeline.source.decode), rules)
+    return Plan(
+        pipeline,
+        fields,
+        codec,
+        codecs.splitter(pipeline.source.decode),
+        rules,
+        versions.reading(pipeline),
+    )
 
 
 def _field_types(event: EventSpec, rules: tuple[RulePlan, ...]) -> dict[str, Any]:

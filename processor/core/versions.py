@@ -76,6 +76,12 @@ def state_version(pipeline: Pipeline, rule: RuleSpec) -> str:
     )
 
 
+def reading(pipeline: Pipeline) -> str:
+    """The version of what a record's time and id are."""
+    event = pipeline.event
+    return _hash([_read(pipeline.source), event.id, event.time, event.unit])
+
+
 def generation(rule_versions: Sequence[str], snapshot_version: int) -> str:
     """A pipeline's name among those that an application ran."""
     return _hash({"rules": sorted(rule_versions), "snapshot": snapshot_version})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan
 from processor.model import AggregateSpec, DerivedEvent, DetectSpec, Page, Position, RuleSpec
+from processor.model import Shard as ModelShard
 from tests.core import streams
 from tests.core.streams import AGGREGATES, DETECTS, MINUTE_MS
 
@@ -217,3 +219,84 @@ def test_runs_beyond_a_bound_begin_anew_under_another_bound() -> None:
     opened = [json.loads(e.detail) for e in shard.live(other, 9, 9) if "Opened" in e.detail_type]
     (run,) = [d["anomaly"]["sentence"] for d in opened]
     assert "(2 windows)" in run
+
+
+# ---- a file that reads time or id otherwise -------------------------------------------------
+
+
+def test_where_times_are_read_otherwise_whole_windows_are_still_exact() -> None:
+    """By the new field events are half an hour later: what was seen of them nobody wrote down."""
+    order = {"type": "order", "store": "s", "amount": 1}
+    stream = [
+        streams.Record(
+            json.dumps(order | {"id": f"{i}", "at": at, "then": at + 30 * MINUTE_MS}).encode(),
+            "s",
+            at,
+            str(10**50 + i),
+        )
+        for i, at in enumerate(range(streams.START_MS, streams.START_MS + 180 * MINUTE_MS, 20_000))
+    ]
+    pages = streams.pages(stream, range(0, len(stream), 30))
+    other = streams.plan(rule(), PAYMENTS, time="then")
+    shard = Shard(pages)
+    shard.live(FIRST, 5, 5)
+    events = shard.live(other, N, N)
+    expected, found = windows(steady(other, pages), "orders"), windows(events, "orders")
+    whole = {at: detail for at, detail in found.items() if "partial" not in detail}
+    assert len(whole) > 30
+    assert all(detail["values"] == expected[at]["values"] for at, detail in whole.items())
+    assert any(detail["values"] != expected[at]["values"] for at, detail in found.items())
+
+
+def test_where_ids_are_read_otherwise_a_known_one_is_no_duplicate() -> None:
+    order = {"type": "order", "store": "s", "amount": 1, "at": streams.START_MS}
+    stream = [
+        streams.Record(
+            json.dumps(order | {"id": f"{i}", "request": f"{i - 5}"}).encode(),
+            "s",
+            streams.START_MS,
+            str(10**50 + i),
+        )
+        for i in range(10)
+    ]
+    pages = streams.pages(stream, [5])
+    first, second = streams.fresh(FIRST), streams.fresh(streams.plan(rule(), id="request"))
+    first.feed(pages[0])
+    assert first.position is not None
+    second.restore(first.snapshot(), first.position)
+    assert second.feed(pages[1]).counts.duplicates == 0
+
+
+# ---- and a reshard at once ------------------------------------------------------------------
+
+
+HALF = 2**127
+
+
+def test_children_of_a_changed_rule_say_what_their_parents_have_taken() -> None:
+    """The parent runs the old file to its end, both children the new one."""
+    parent = ShardPipeline(FIRST, streams.SHARD, "1")
+    stream = streams.records(5, 3 * N)
+    cut = N - 60  # in the midst of a window
+    parent.feed(streams.page(stream[:cut]))
+    parent.end()
+    events: list[DerivedEvent] = []
+    for n, (first, last) in enumerate(((0, HALF - 1), (HALF, 2**128 - 1))):
+        own = ModelShard(f"child-{n}", first, last, (streams.SHARD.id,))
+        child = ShardPipeline(RESIZED, own, "1")
+        child.inherit([parent.snapshot()])
+        mine = [r for r in stream[cut:] if first <= hash_of(r.partition_key) <= last]
+        events += child.feed(streams.page(mine)).events
+    found = windows(events, "orders")
+    partial = [at for at, detail in found.items() if "partial" in detail]
+    expected = windows(steady(RESIZED, [streams.page(stream)]), "orders")
+    assert partial
+    for at in found.keys() - set(partial):
+        if at in expected:
+            assert found[at]["values"] == expected[at]["values"]
+    kept = windows(events, "payments")
+    assert not any("partial" in detail for detail in kept.values())
+
+
+def hash_of(partition_key: str) -> int:
+    return int(hashlib.md5(partition_key.encode()).hexdigest(), 16)
