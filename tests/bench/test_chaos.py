@@ -41,6 +41,7 @@ def result(**changes: Any) -> chaos.Result:
         restarts=5,
         failures=chaos._broken_bounds(measured, SHORT),
         report=report,
+        samples=measured,
         sizes=SHORT,
         machine={},
         versions={},
@@ -95,6 +96,7 @@ def test_json_and_table_tell_every_distribution_and_failure() -> None:
     told = json.loads(chaos.to_json(found))
     assert told["takeover_s"] == {"n": 4, "p50": 12.0, "p99": 15.0, "max": 15.0}
     assert (told["lost"], told["wrong"], told["conflicting_ids"]) == (0, 0, 0)
+    assert told["samples"]["takeover_s"] == [12.0, 12.0, 12.0, 15.0]
     text = chaos.to_text(found)
     assert "hand-off at SIGTERM" in text
     assert "FAILED: 3 kills" in text
