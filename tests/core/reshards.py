@@ -70,6 +70,27 @@ def history(rng: random.Random, n: int, reshards: int, *, at_once: bool = False)
     return History(roots, nodes)
 
 
+def scaled(n: int) -> History:
+    """UpdateShardCount from 2 to 4 to 3, all in the first and the second third of the base."""
+    half, quarter, third = FULL // 2, FULL // 4, FULL // 3
+    roots = [_node(i, i * half, (i + 1) * half - 1, n) for i in range(2)]
+    nodes, at = list(roots), [n // 3, n // 3 + 9, n // 2, n // 2 + 7, n // 2 + 20, n // 2 + 30]
+
+    def reshard(parents: Sequence[Node], until: Sequence[int], *cuts: int) -> list[Node]:
+        children = _reshard(parents, until, cuts, len(nodes), n)
+        nodes.extend(children)
+        return children
+
+    first, second = reshard(roots[:1], at[:1], quarter)
+    third_, fourth = reshard(roots[1:], at[1:2], 3 * quarter)
+    low, high = reshard([second], at[2:3], third)
+    reshard([first, low], at[3:5])
+    left, right = reshard([third_], at[2:3], 2 * third)
+    reshard([high, left], at[4:6])
+    reshard([right, fourth], at[3:5])
+    return History(tuple(roots), nodes)
+
+
 def _reshard(
     parents: Sequence[Node], ends: Sequence[int], cuts: Sequence[int], n_known: int, n: int
 ) -> list[Node]:

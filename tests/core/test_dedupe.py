@@ -107,6 +107,16 @@ def test_a_sweep_has_no_effect_on_any_verdict(
     assert run(records, cuts, ids_max, sweeps=False) == run(records, cuts, ids_max)
 
 
+def test_a_record_judged_by_a_later_watermark_makes_no_other_id_forgotten() -> None:
+    """A merged child: one parent's keys are at 900, the child itself still at 0; room for two."""
+    dedupe = Dedupe(HORIZON_MS, ids_max=2)
+    own, judged = np.zeros(3, dtype=np.int64), np.array([0, 900, 0])
+    times, enters = np.array([10, 900, 10]), np.ones(3, dtype=np.bool_)
+    ids = np.array([1, 2, 1], dtype=np.uint64)
+    assert dedupe.duplicates(ids, times, judged, enters, own).tolist() == [False, False, True]
+    assert len(dedupe) == 2
+
+
 def verdict_at(watermark: int) -> bool:
     """Of a repeat, by the watermark before it, of an id that entered at time 500."""
     first = Seen(1, 500, enters=True, moves=watermark)

@@ -388,6 +388,25 @@ def test_a_rule_with_another_threshold_goes_on_with_what_the_parent_had_open() -
     assert [event.detail_type for event in events] == ["Window Result", "Anomaly Opened"]
 
 
+def test_windows_that_led_to_an_alarm_under_other_options_count_no_more_in_a_child() -> None:
+    """Two windows in a row raise it: the first was judged in the parent, by another threshold."""
+
+    def plan_with(above: float) -> Plan:
+        detect = DetectSpec("threshold", "threshold", "highest", {"above": above, "for": 2})
+        return streams.plan(streams.rule(detect=(detect,)))
+
+    found = []
+    for then in (0.5, 0.6):
+        parent = streams.fresh(plan_with(0.5))
+        parent.feed(streams.page([one(START_MS, 1), one(START_MS + MINUTE_MS, 2)]))
+        parent.mark(Mark(Position("end"), "idle", START_MS + MINUTE_MS))
+        child = streams.fresh(plan_with(then))
+        child.inherit([parent.snapshot()])
+        events = child.mark(Mark(Position("end"), "idle", START_MS + 2 * MINUTE_MS)).events
+        found.append([event.detail_type for event in events])
+    assert found == [["Window Result", "Anomaly Opened"], ["Window Result"]]
+
+
 def test_a_window_of_many_keys_is_told_in_steps_of_bounded_work_that_are_one_together() -> None:
     plan = streams.plan(streams.rule(detect=streams.DETECTS[1:2]))
     stores = [one(START_MS, i, f"store-{i}") for i in range(6_000)]

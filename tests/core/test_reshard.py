@@ -54,6 +54,21 @@ def test_windows_and_anomalies_are_those_of_a_shard_that_was_never_split_or_merg
     assert sum(pipeline.totals.late for pipeline in told.pipelines) == 0
 
 
+@settings(max_examples=10, deadline=None)
+@given(seeds)
+def test_a_stream_scaled_from_two_shards_to_four_to_three_tells_what_one_shard_would(
+    seed: int,
+) -> None:
+    rule = streams.rule(size_ms=10 * SECOND_MS, detect=DETECTS)
+    base = streams.records(seed, N, is_timely=True)
+    history = reshards.scaled(N)
+    assert sorted(node.shard.first_hash for node in history.nodes if not node.children) == [
+        reshards.FULL * i // 3 for i in range(3)
+    ]
+    told = reshards.run(streams.plan(rule), base, history, random.Random(seed), end_ms(base))
+    assert reshards.shown(told.events) == alone(base, rule)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seeds, counts)
 def test_every_window_has_the_figures_that_plain_fractions_give(seed: int, n: int) -> None:
