@@ -180,6 +180,37 @@ async def begins_again(world: World) -> None:
     assert await worker.stop() == 0
 
 
+async def begins_again_before_a_reshard(world: World) -> None:
+    """Parents are read again, and their children after them, with what was open at the split."""
+    scene = await world.scene("split", shards=1)
+    scene.put(95)  # the second window is open when the shard ends
+    stream = world.kinesis.model.stream("split", world.kinesis.now_ms())
+    stream.split(FIRST, 2**127, world.kinesis.now_ms())
+    scene.shards = 2
+    scene.put(105)
+    scene.flush()
+    worker = await (await scene.start_worker()).ready()
+    await eventually(lambda: len(scene.by_id()) >= len(scene.expected()), what=scene._progress)
+    assert scene.results() == scene.expected()
+    assert await worker.stop() == 0
+    told = set(scene.by_id())
+    one = await leases(scene, "seek", FIRST, "--to", "trim_horizon", "--yes", "split")
+    assert (one.code, "has ended" in one.err) == (75, True), one
+    answer = await leases(scene, "seek", "--all", "--to", "trim_horizon", "--yes", "split")
+    assert (answer.code, "read again" in answer.err) == (0, True), answer
+    shown = await listing(scene)
+    assert [shown[shard_name(n)]["stage"] for n in range(3)] == [
+        "unowned",
+        "waits for its parents",
+        "waits for its parents",
+    ]
+    worker = await (await scene.start_worker()).ready()
+    await eventually(lambda: len(scene.by_id()) == 2 * len(told), what=scene._progress)
+    old = sorted((str(d["key"]), d["window"]["start"], d["count"]) for d in scene.by_id().values())
+    assert old[::2] == old[1::2], "the same windows, each twice"
+    assert await worker.stop() == 0
+
+
 async def goes_on_without_state(world: World) -> None:
     """A reset keeps the position: nothing that was read is read again."""
     scene = await world.scene("reset", shards=1)
@@ -238,6 +269,7 @@ async def is_not_done_unasked(world: World) -> None:
 async def test_seek_and_reset_drop_state_and_begin_a_new_incarnation(world: World) -> None:
     await together(
         begins_again(world),
+        begins_again_before_a_reshard(world),
         goes_on_without_state(world),
         starts_at_a_record(world),
         is_not_done_unasked(world),

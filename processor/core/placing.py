@@ -27,13 +27,14 @@ VERSION = 1
 
 
 class Place(Struct, frozen=True):
-    """Where a shard goes on. `seeks`: those of the row that it comes from; `note` tells a person
-    why it is there."""
+    """Where a shard goes on. `seeks` and `caught_up_at_ms`: those of the row that it comes from;
+    `note` tells a person why it is there."""
 
     shard_id: str
     position: Position
     note: str = ""
     seeks: int = 0
+    caught_up_at_ms: int | None = None
 
 
 def places(
@@ -88,7 +89,7 @@ def changes(rows: Mapping[str, ShardRow], found: Sequence[Place], write_id: str)
         )
         counted = replace(row, seeks=max(row.seeks, place.seeks))
         after = moved_to(counted, place.position, write_id, inherits=behind_parent)
-        made.append(Change(row, after))
+        made.append(Change(row, replace(after, caught_up_at_ms=place.caught_up_at_ms)))
     return made
 
 
@@ -159,7 +160,8 @@ def read_export(raw: bytes, file: str, stream: StreamKey) -> list[Place]:
 
 def _place(i: int, one: _Exported, file: str) -> Place:
     try:
-        return Place(one.shard, position_of(one.position), seeks=one.seeks)
+        position = position_of(one.position)
+        return Place(one.shard, position, "", one.seeks, one.caught_up_at_ms)
     except ValueError:
         path, expected = f"shards[{i}].position", "after:NUMBER, at_time:MS, trim_horizon or end"
         raise ConfigError(path, repr(one.position), expected, file=file) from None

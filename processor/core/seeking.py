@@ -70,7 +70,7 @@ def _time_ms(text: str, option: str) -> int:
 
 
 def moved_to(row: ShardRow, position: Position, write_id: str, *, inherits: bool) -> ShardRow:
-    """Nobody's, at `position`, without state.
+    """Nobody's, at `position`, without state; what was read before it is known only if it stays.
 
     A pair with a commit number but no state was set by hand; one without either is a beginning.
     """
@@ -87,7 +87,7 @@ def moved_to(row: ShardRow, position: Position, write_id: str, *, inherits: bool
         successor=None,
         moved=False,
         marks=(),
-        caught_up_at_ms=None,
+        caught_up_at_ms=row.caught_up_at_ms if position == row.position else None,
     )
 
 

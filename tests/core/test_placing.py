@@ -55,7 +55,7 @@ def test_what_the_stream_no_longer_has_is_told() -> None:
 
 def test_rows_are_made_so_that_parents_are_read_first() -> None:
     rows = {shard.id: fresh_row(STREAM, shard, TRIM_HORIZON) for shard in LISTING}
-    found = places(LISTING, [Place("a", END), Place("b", AT, seeks=4), Place("c", END)], BEGIN)
+    found = places(LISTING, [Place("a", END), Place("b", AT, "", 4, 9), Place("c", END)], BEGIN)
     made = {change.after.id: change.after for change in changes(rows, found, "w")}
     assert {id_: row.position for id_, row in made.items()} == {
         "a": END,
@@ -68,6 +68,7 @@ def test_rows_are_made_so_that_parents_are_read_first() -> None:
     assert [id_ for id_, row in made.items() if is_readable(row, made)] == ["x", "b"]
     assert inherits(made["d"].pairs[-1]), "from b, which is read by us"
     assert not inherits(made["b"].pairs[-1])
+    assert made["b"].caught_up_at_ms == 9
     assert (made["a"].seeks, made["b"].seeks) == (1, 5), "a new incarnation, also of the export's"
 
 
@@ -86,14 +87,14 @@ def test_progress_of_our_own_is_not_dropped_unasked() -> None:
 
 def test_an_export_is_read_again() -> None:
     rows = {
-        "b": replace(fresh_row(STREAM, Shard("b"), AT), seeks=2),
+        "b": replace(fresh_row(STREAM, Shard("b"), AT), seeks=2, caught_up_at_ms=9),
         "a": fresh_row(STREAM, Shard("a"), Position("at", "7", 3)),
         "c": replace(fresh_row(STREAM, Shard("c"), END), ended=True),
     }
     raw = export("shop", STREAM, rows, 1)
     assert read_export(raw, "f", STREAM) == [
         Place("a", Position("at", "7", 3)),
-        Place("b", AT, seeks=2),
+        Place("b", AT, seeks=2, caught_up_at_ms=9),
         Place("c", END),
     ]
 

@@ -149,6 +149,7 @@ def test_a_reset_stays_where_it_is() -> None:
     assert change.after.position == AT
     assert change.after.pairs[-1].state is None
     assert change.after.seeks == 1
+    assert change.after.caught_up_at_ms == NOW_MS, "what was read stays read"
 
 
 def test_what_a_parent_left_can_be_dropped_before_a_child_begins_with_it() -> None:

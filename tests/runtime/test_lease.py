@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from processor.core.lineage import children_of
 from processor.core.rows import ShardRow, StreamKey, claimed, fresh_row, released
+from processor.core.seeking import moved_to
 from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import END, TRIM_HORIZON, Mark, Position, Shard
 from processor.runtime.lease import Lease, Restored
@@ -260,6 +261,8 @@ async def test_a_child_that_has_nothing_yet_loads_what_its_ended_parents_left() 
     await parent.end(END, b"last", (child.shard,))
     restored = await Lease(child, keeper, 2.0).load()
     assert restored == Restored(TRIM_HORIZON, None, (), (b"last",))
+    by_hand = moved_to(child, TRIM_HORIZON, "id", inherits=False)
+    assert (await Lease(by_hand, keeper, 2.0).load()).inherited == (), "an operator's word"
 
 
 @in_virtual_time
