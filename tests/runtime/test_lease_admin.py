@@ -125,7 +125,7 @@ def test_an_outage_of_the_table_is_nobodys_death() -> None:
 
         def fail_sometimes(operation: str, side: str) -> None:
             late = office.clock.monotonic() > 9.0
-            if operation == "read_workers" and side == "before" and late and next(down, 10) < 3:
+            if operation == "read_workers" and side == "before" and late and next(down, 1) < 1:
                 raise Outage("dynamodb", "Query", "down")
 
         office.gate = fail_sometimes
