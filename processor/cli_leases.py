@@ -122,6 +122,7 @@ def _summary(leases: Leases, row: ShardRow) -> dict[str, Any]:
         "state_bytes": state.total_bytes if state else 0,
         "commit": row.commit,
         "seeks": row.seeks,
+        "generation": row.generation,
     }
 
 

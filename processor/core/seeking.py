@@ -87,6 +87,7 @@ def moved_to(row: ShardRow, position: Position, write_id: str, *, inherits: bool
         successor=None,
         moved=False,
         marks=(),
+        generation=0,  # there is no state that an older pipeline file could not read
         caught_up_at_ms=row.caught_up_at_ms if position == row.position else None,
     )
 

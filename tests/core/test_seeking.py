@@ -30,6 +30,7 @@ def running(id_: str, *parents: str, seeks: int = 0) -> ShardRow:
         seeks=seeks,
         marks=(mark,),
         moved=True,
+        generation=2,
         caught_up_at_ms=NOW_MS,
     )
 
@@ -86,7 +87,7 @@ def test_a_seek_leaves_nothing_of_what_was_and_nobody_who_may_write() -> None:
     assert change.before == row
     assert (moved.position, [pair.state for pair in moved.pairs]) == (THERE, [None])
     assert (moved.owner, moved.successor, moved.moved, moved.marks) == (None, None, False, ())
-    assert (moved.epoch, moved.commit, moved.seeks) == (4, 8, 3)
+    assert (moved.epoch, moved.commit, moved.seeks, moved.generation) == (4, 8, 3, 0)
     assert (moved.caught_up_at_ms, moved.write_id) == (None, "w-id")
     assert moved.incarnation != row.incarnation
     assert not inherits(moved.pairs[-1]), "the parents' state is of another place"
