@@ -5,7 +5,7 @@ Both are plain arrays, so growth, recycling, snapshot and restore are written on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -80,6 +80,11 @@ class Columns:
 
     def restore(self, saved: Mapping[str, bytes], n: int) -> None:
         """Into the first n rows; raises ValueError where the bytes don't fit the columns."""
+        for _ in self.restoring(saved, n):
+            pass
+
+    def restoring(self, saved: Mapping[str, bytes], n: int) -> Iterator[None]:
+        """`restore` in turns of a column; to be taken to the end."""
         if self.rows > n:
             self.put(np.arange(n), saved)
             return
@@ -88,6 +93,7 @@ class Columns:
             shape = (n, spec.width) if spec.width > 1 else (n,)
             column = np.frombuffer(saved[spec.name], spec.dtype)
             self.arrays[spec.name] = column.reshape(shape).copy()
+            yield
         self.rows = n
 
 

@@ -250,7 +250,13 @@ class ShardPipeline:
 
     def restore(self, state: bytes, position: Position) -> None:
         """Into a fresh pipeline; raises StateUnreadable."""
+        for _ in self.restoring(state, position):
+            pass
+
+    def restoring(self, state: bytes, position: Position) -> Iterator[None]:
+        """`restore` in turns, as many keys take a second or two; to be taken to the end."""
         saved = self._decode(state)
+        yield
         self.position = position
         self.totals = saved.totals
         self._watermark_ms = saved.watermark_ms
@@ -260,11 +266,11 @@ class ShardPipeline:
             if saved.reading == self.plan.reading:
                 self._seen.restore(saved.seen)
             for rule in self._rules:
-                self._restore_rule(rule, saved.rules)
+                yield from self._restoring_rule(rule, saved.rules)
         except ValueError as error:  # bytes that don't fit their columns
             raise StateUnreadable(self.shard.id, str(error)) from error
 
-    def _restore_rule(self, rule: Rule, saved: Mapping[str, Saved]) -> None:
+    def _restoring_rule(self, rule: Rule, saved: Mapping[str, Saved]) -> Iterator[None]:
         """From its own section, from that of a former version, or anew from here on."""
         section = sections.serving(rule.plan, saved)
         here = f"{self.shard.id} {self.position} {self._watermark_ms}"
@@ -272,9 +278,9 @@ class ShardPipeline:
         if section is None:
             rule.begin(newest_ms, here)
         elif sections.is_own(rule.plan, saved):
-            rule.restore(section)
+            yield from rule.restoring(section)
         else:
-            rule.convert(section, newest_ms, here)
+            yield from rule.converting(section, newest_ms, here)
 
     def inherit(self, states: Sequence[bytes]) -> None:
         """Begin where the parents ended, by their last states, in any order; none: from nothing.

@@ -166,21 +166,25 @@ class Rule:
         """Start anew on a shard whose records up to now had times up to `newest_ms`."""
         self._starts.begin(beginnings.anew(self._shard, newest_ms, origin))
 
-    def convert(self, saved: Saved, newest_ms: int | None, origin: str) -> None:
-        """Go on from another version's section, whose state is as this one's; as `begin`."""
+    def converting(self, saved: Saved, newest_ms: int | None, origin: str) -> Iterator[None]:
+        """Go on from another version's section, whose state is as this one's; as `begin`, and in
+        turns as `restoring`."""
         named = beginnings.renamed(saved.beginnings, self._shard, newest_ms, origin)
-        self.restore(replace(saved, beginnings=named))
+        yield from self.restoring(replace(saved, beginnings=named))
         self._scorer.forget_volatile(np.arange(len(self.keys)))
 
-    def restore(self, saved: Saved) -> None:
+    def restoring(self, saved: Saved) -> Iterator[None]:
+        """The inverse of `snapshot`, in turns; to be taken to the end. Raises ValueError."""
         n = len(saved.groups)
         self._starts.begin(saved.beginnings)
         self.keys.restore(saved.groups, saved.places)
         self._starts.know(self.keys.groups)
+        yield
         self.windows.restore(saved.windows, n)
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
         self._last_wave_ms, self._empty_waves = saved.waves
-        self._scorer.restore(saved.scorer, n)
+        yield
+        yield from self._scorer.restoring(saved.scorer, n)
 
     def adopt(self, heritages: Sequence[Heritage]) -> None:
         """Go on where the parents ended with the keys that are at home here; into a fresh rule.

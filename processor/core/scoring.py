@@ -12,7 +12,7 @@ judged neither counts as calm nor breaks a row of calm ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -138,8 +138,13 @@ class Scorer:
 
     def restore(self, saved: Mapping[str, bytes], n: int) -> None:
         """The inverse of `snapshot`; raises as `put` does."""
+        for _ in self.restoring(saved, n):
+            pass
+
+    def restoring(self, saved: Mapping[str, bytes], n: int) -> Iterator[None]:
+        """`restore` in turns of a column; to be taken to the end."""
         for table, columns in self._columns_of(saved):
-            table.restore(columns, n)
+            yield from table.restoring(columns, n)
 
     def _columns_of(self, saved: Mapping[str, bytes]) -> list[tuple[Columns, dict[str, bytes]]]:
         """What was saved, by table."""

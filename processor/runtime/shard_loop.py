@@ -138,11 +138,11 @@ class ShardLoop:
     async def _restore(self) -> None:
         restored = await self._lease.load()
         try:
-            self._begin(restored)
+            await self._begin(restored)
         except StateUnreadable as error:
             self._road.observer.on_state_refused(self._lease.shard.id, error)
             self._pipeline = self._fresh()
-            self._begin(await self._lease.load(older=True))
+            await self._begin(await self._lease.load(older=True))
         while self._is_at_a_mark():
             await self._work(self._marks.pop(0), self._road.clock.monotonic())
 
@@ -150,12 +150,13 @@ class ShardLoop:
         """Whether the next thing to do is to apply a mark."""
         return bool(self._marks) and self._marks[0].position == self._position
 
-    def _begin(self, restored: Restored) -> None:
+    async def _begin(self, restored: Restored) -> None:
         self._position = self._pipeline.position = restored.position
         self._unread = Unread(restored.caught_up_at_ms)
         self._marks = pages.pending(restored.marks, restored.position)
         if restored.state is not None:
-            self._pipeline.restore(restored.state, restored.position)
+            for _ in self._pipeline.restoring(restored.state, restored.position):
+                await self._road.clock.sleep(0)
         else:
             self._pipeline.inherit(restored.inherited)
             # To be committed soon, also without a record: till then the parents' states must stay.

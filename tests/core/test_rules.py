@@ -236,7 +236,8 @@ def test_what_has_no_sink_is_not_made_but_its_state_goes_on(
 def test_restored_is_as_never_stopped() -> None:
     steady, successor = rule(), rule()
     advance(add(steady, ("a", NOW_MS), ("b", NOW_MS + SIZE_MS)), NOW_MS + SIZE_MS)
-    successor.restore(steady.snapshot())
+    for _ in successor.restoring(steady.snapshot()):
+        pass
     for each in (steady, successor):
         add(each, ("b", NOW_MS + 3 * SIZE_MS))
     assert advance(steady, NOW_MS + 9 * SIZE_MS) == advance(successor, NOW_MS + 9 * SIZE_MS)
