@@ -18,6 +18,7 @@ class Timing(Struct, frozen=True):
     all_max: int = 32  # workers; of more than that, each second only the next ones are read
     near: int = 8  # the next ones: so many would have to die within a second to go unnoticed
     all_s: float = 30.0  # and all of them so often
+    uneven_s: float = 3.0  # or so often, while we hold less than others and may be given a lease
     validity_s: float = 8.0  # after the send of the last good heartbeat
     margin_s: float = 2.0  # no effect starts with less validity left
     ttl_s: float = 10.0

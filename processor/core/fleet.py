@@ -175,6 +175,11 @@ class Fleet:
         """Whether it is too many to read all their rows each second."""
         return len(self.workers) > self._timing.all_max
 
+    @property
+    def is_beginning(self) -> bool:
+        """Whether nobody owns a shard, as far as we saw: there may soon be more of them."""
+        return not self._owned
+
     def is_current(self, now: float) -> bool:
         """Whether worker rows were read lately enough to act on them."""
         return now - self._near_read_at <= self._timing.gap_max_s

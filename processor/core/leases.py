@@ -32,7 +32,7 @@ from processor.core.succession import Succession
 
 CLAIMS_MAX = 16  # under way at once: the client's pool holds more connections than that
 POLLS_MAX = 16  # single rows read at once, likewise
-EMPTY_S = 2.0  # between two looks at a table without shards: somebody is about to create their rows
+EMPTY_S = 2.0  # between two looks at a table without owners: somebody is creating the shards' rows
 HEAVY_SAMPLES = 3  # a load that differs for less long is not worth a hand-off
 DECISION_S = 5.0  # between two when nothing changed but the time: leases rest, workers fall silent
 
@@ -62,6 +62,7 @@ class Machine:
         self._decided_at = -inf
         self._heavy_samples = 0  # in a row in which somebody should be given some of our load
         self._shards_at = 0.0
+        self._again_at = inf  # while we saw the table begin, and did not discover ourselves
         self._shards_read_at = -inf  # when the last read of all that was answered was sent
         self._discover_at = inf  # until we know who else is there
         self._has_discovered = False
@@ -180,8 +181,8 @@ class Machine:
             soon_s = self._timing.reshard_s if is_resharding else period_s
             self._discover_at = now + min(period_s, soon_s)
         self._fleet.on_shards(rows, now)
-        if not self._fleet.rows and not self._has_discovered:
-            self._shards_at = min(self._shards_at, now + EMPTY_S)
+        is_unsure = self._fleet.is_beginning and not self._has_discovered
+        self._again_at = now + EMPTY_S if is_unsure else inf
         self._has_news = True
         for shard_id in list(self.leases):
             self._portfolio.compare(shard_id)
@@ -343,7 +344,9 @@ class Machine:
         if not self.is_draining:  # else the children are left to the others
             for child_id, shard_ids in islice(self._succession.families().items(), POLLS_MAX):
                 yield c.ReadFamily(child_id, shard_ids)
-        if self._agenda.is_due(self._shards_at, now):  # first: it needs no answer from the stream
+        if self._agenda.is_due(
+            min(self._shards_at, self._again_at), now
+        ):  # first: it needs no answer from the stream
             yield c.ReadShards(discover=False)
         elif self._agenda.is_due(self._discover_at, now):
             yield c.ReadShards(discover=True)
@@ -384,6 +387,7 @@ class Machine:
         self._decided, self._decided_at = basis, now
         held = self._portfolio.held(now)
         self._wanted, needs_all = self._shares.wanted(held, now)
+        self._reading.expects = self._fleet.is_large and self._shares.expects(held, now)
         if needs_all:
             self._reading.hurry(is_all=True)
         if not self._portfolio.is_giving():

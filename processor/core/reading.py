@@ -1,6 +1,7 @@
 """Which worker rows to read when: all of a small fleet, the next few of a large one.
 
-    all      each `read_s`; of a large fleet each `all_s`, once the first reads have shown it
+    all      each `read_s`; of a large fleet each `all_s`, once the first reads have shown it, or
+             each `uneven_s` while we may be given leases
     near     of a large fleet: our own row and the `near` next ones, each `read_s`
     awaited  of a large fleet: the takers of our leases, as long as we wait for them
 
@@ -23,6 +24,7 @@ class Reading:
     def __init__(self, me: str, timing: Timing) -> None:
         self._me = me
         self._timing = timing
+        self.expects = False  # to be given leases, by workers whom we don't watch
         self._all_reads = 0
         self._sent_at: dict[str | None, float] = {}
 
@@ -48,7 +50,8 @@ class Reading:
         if not is_large:
             yield self._at(None, soon_s if awaited else self._timing.read_s), ReadWorkers()
             return
-        all_s = self._timing.all_s if self.is_settled else self._timing.read_s
+        all_s = self._timing.uneven_s if self.expects else self._timing.all_s
+        all_s = all_s if self.is_settled else self._timing.read_s
         yield self._at(None, all_s), ReadWorkers()
         yield self._at(self._me, self._timing.read_s), ReadWorkers(self._me, self._timing.near + 1)
         for worker_id in sorted(awaited):

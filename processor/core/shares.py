@@ -63,9 +63,26 @@ class Shares:
             elif taker is None:
                 to_share.append(key)
         if to_share:
-            shared = assign(self._newest(self._counts(mine, now)), to_share)
-            ours.update(key for key, worker in shared.items() if worker == self._fleet.me)
+            ours |= self._our_part(to_share, mine, now)
         return Wanted(ours, needs_all)
+
+    def _our_part(self, shards: Collection[str], mine: Mapping[str, Held], now: float) -> set[str]:
+        """Of shards that are left to nobody. In a small fleet, whose rows are new, by counts; in a
+        large one by places, which don't shift when others have claimed and we don't know it yet."""
+        takers = self._newest(self._counts(mine, now))
+        if not self._fleet.is_large:
+            shared = assign(takers, shards)
+        else:
+            ring, places = sorted(takers), sorted(self._fleet.rows.keys() | shards)
+            shared = {
+                key: ring[place * len(ring) // len(places)] for place, key in enumerate(places)
+            }
+        return {key for key in shards if shared.get(key) == self._fleet.me}
+
+    def expects(self, mine: Mapping[str, Held], now: float) -> bool:
+        """Whether somebody has so many leases that we may be given one."""
+        counts = self._counts(mine, now)
+        return max(counts.values()) - counts[self._fleet.me] >= UNEVEN
 
     def _is_new(self, shard_id: str, now: float) -> bool:
         """Nobody owned it or was named for it when we saw it, not long ago: the quick way."""
