@@ -133,7 +133,7 @@ class Packing:
     def _put(self, data: bytes) -> Layer:
         layer = Layer("", len(self._segments) * SEGMENT_BYTES + len(self._open), len(data))
         self._open += data
-        if len(self._open) > SEGMENT_BYTES:
+        while len(self._open) > SEGMENT_BYTES:  # a manifest may be several
             self._segments.append(bytes(self._open[:SEGMENT_BYTES]))
             del self._open[:SEGMENT_BYTES]
         return layer

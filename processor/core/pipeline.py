@@ -96,6 +96,12 @@ class Watermarks(NamedTuple):
     judged: Ints  # nowhere before `own`; later only below a floor
 
 
+class _Versioned(Struct, frozen=True):
+    """What a snapshot of any version has; what else it has is not looked at."""
+
+    version: int
+
+
 Piece = tuple[int, list[DerivedEvent]]  # what it cost, and what it yields
 
 
@@ -326,15 +332,19 @@ class ShardPipeline:
         try:
             saved = msgspec.msgpack.decode(state, type=Snapshot)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            self._check_version(_version_of(state))  # another version has another shape
             raise StateUnreadable(self.shard.id, str(error)) from error
-        if saved.version != SNAPSHOT_VERSION:
-            newer = "a newer" if saved.version > SNAPSHOT_VERSION else "an older"
+        self._check_version(saved.version)
+        return saved
+
+    def _check_version(self, version: int) -> None:
+        if version != SNAPSHOT_VERSION:
+            newer = "a newer" if version > SNAPSHOT_VERSION else "an older"
             reason = (
-                f"{newer} release wrote it, in version {saved.version} where this one reads"
+                f"{newer} release wrote it, in version {version} where this one reads"
                 f" {SNAPSHOT_VERSION}: run that release again"
             )
             raise StateUnreadable(self.shard.id, reason)
-        return saved
 
     # ---- one page, step by step -------------------------------------------------------------
 
@@ -475,6 +485,14 @@ class ShardPipeline:
             for output in outputs:
                 _count_alarm(counts, output)
                 yield EVENT_WORK, [_arrived(output.event, record, arrivals_ms)]
+
+
+def _version_of(state: bytes) -> int:
+    """Ours, where the bytes don't say."""
+    try:
+        return msgspec.msgpack.decode(state, type=_Versioned).version
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return SNAPSHOT_VERSION
 
 
 def _turns(pieces: Iterable[Piece]) -> Generator[Step, None, list[DerivedEvent]]:

@@ -142,9 +142,18 @@ class ShardLoop:
         except StateUnreadable as error:
             self._road.observer.on_state_refused(self._lease.shard.id, error)
             self._pipeline = self._fresh()
-            await self._begin(await self._lease.load(older=True))
+            await self._begin(await self._load_older(error))
         while self._is_at_a_mark():
             await self._work(self._marks.pop(0), self._road.clock.monotonic())
+
+    async def _load_older(self, refused: StateUnreadable) -> Restored:
+        """The pair before the one that was refused; StateUnreadable with both reasons if there is
+        none that can be read: what parks a shard is all that some will see."""
+        try:
+            return await self._lease.load(older=True)
+        except StateUnreadable as error:
+            both = f"{refused.reason}; {error.reason}"
+            raise StateUnreadable(self._lease.shard.id, both) from error
 
     def _is_at_a_mark(self) -> bool:
         """Whether the next thing to do is to apply a mark."""

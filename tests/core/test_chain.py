@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.core import chain_writer
-from processor.core.chain import BLOCK_BYTES, LINKS_MAX, PART_BYTES_MIN, Body, Chain
+from processor.core.chain import (
+    BLOCK_BYTES,
+    LINKS_MAX,
+    PART_BYTES_MIN,
+    SEGMENT_BYTES,
+    Body,
+    Chain,
+)
 from processor.core.stream import Part
 from tests.states import flipped, opened, packed
 
@@ -101,6 +108,15 @@ def test_blocks_too_many_to_keep_for_differences_are_stored_whole_when_they_chan
     column[0] ^= 1
     second = packed([Part("a", column)], chain)
     assert BLOCK_BYTES < second.body.size < BLOCK_BYTES + 1_000
+
+
+def test_small_parts_may_fill_several_segments() -> None:
+    """The manifest holds them all, and is stored in one go."""
+    count = 7 * SEGMENT_BYTES // 2 // (PART_BYTES_MIN - 1)
+    body = Stored().put(*(Part(str(n), noise(PART_BYTES_MIN - 1, n)) for n in range(count)))
+    *full, last = [len(segment) for segment in body.segments]
+    assert full == [SEGMENT_BYTES] * 3
+    assert 0 < last <= SEGMENT_BYTES
 
 
 # ---- how links stay few

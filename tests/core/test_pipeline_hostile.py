@@ -305,6 +305,15 @@ def test_a_state_of_another_format_is_refused_with_who_wrote_it(by: int, said: s
         restored(PLANS["usual"], state() | {"version": SNAPSHOT_VERSION + by})
 
 
+@pytest.mark.parametrize(("by", "said"), [(1, "a newer release"), (-1, "an older release")])
+def test_so_is_one_of_another_shape_as_other_versions_are(by: int, said: str) -> None:
+    other = {"version": SNAPSHOT_VERSION + by, "shard_id": "shardId-000000000000", "more": [1]}
+    with pytest.raises(StateUnreadable, match=said):
+        restored(PLANS["usual"], other)
+    with pytest.raises(StateUnreadable, match="missing required field"):
+        restored(PLANS["usual"], other | {"version": SNAPSHOT_VERSION})
+
+
 def test_a_changed_rule_starts_anew_and_the_others_keep_their_state() -> None:
     changed = streams.plan(
         streams.rule(), streams.rule("payments", "payment", 3 * MINUTE_MS, max_groups=7)

@@ -100,6 +100,10 @@ class Alerts(Unobserved):
 
     def __init__(self) -> None:
         self.stalled: list[str] = []
+        self.parked: dict[str, str] = {}  # why, by shard
+
+    def on_parked(self, shard_id: str, error: Exception) -> None:
+        self.parked[shard_id] = str(error)
 
     def on_stalled(self, shard_id: str, reason: str) -> None:
         self.stalled.append(reason)

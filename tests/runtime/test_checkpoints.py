@@ -6,15 +6,28 @@ In memory and in virtual time; the object store and the table answer when the te
 from __future__ import annotations
 
 import asyncio
+import json
 
+import numpy as np
 import pytest
 
+from processor.core.pipeline import ShardPipeline
 from processor.core.rows import claimed
 from processor.core.stream import Part, whole
 from processor.errors import LeaseLost, Unavailable
-from processor.model import Shard
+from processor.model import DetectSpec, Page, Shard
 from processor.runtime.checkpoints import CHECKPOINT_S_MAX, SHARE, Checkpoints
-from tests.runtime.in_memory import SHARD, Side, Town, tick, ticks, until
+from tests.runtime.in_memory import (
+    BASE_MS,
+    MINUTE_MS,
+    SHARD,
+    Side,
+    Town,
+    plan_of,
+    tick,
+    ticks,
+    until,
+)
 from tests.runtime.test_lease import Keeping, at, kept
 from tests.runtime.test_shard_loop import NEVER_MS, has_taken
 from tests.virtual_time import VirtualClock, run
@@ -101,6 +114,58 @@ def test_what_goes_on_meanwhile_is_not_in_the_state() -> None:
         await second.stop()
 
     run(main())
+
+
+def test_a_large_state_on_its_way_shares_nothing_with_what_goes_on() -> None:
+    """Its columns are taken as views of live memory, and later ones lean on what is kept of them:
+    each is what it was when it was captured, whatever was counted while the store took its time."""
+
+    async def main() -> None:
+        keeper, until_ms = kept(), BASE_MS
+        lease = keeper.claim()
+        pipeline = ShardPipeline(plan_of(NEVER_MS, detect=(NOVELTY,)), lease.shard, "1")
+        keeper.objects._gate = _slow
+        for number in range(1, 6):
+            ours = Checkpoints(lease, keeper.clock, 15.0)
+            _count_on(pipeline, until_ms)
+            await ours.begin(at(number), pipeline.parts(), None)
+            captured = pipeline.snapshot()
+            _count_on(pipeline, until_ms := until_ms + MINUTE_MS)
+            assert keeper.row().commit < number, "still on its way"
+            await ours.settle()
+            state = keeper.row().pairs[-1].state
+            assert state is not None
+            assert (await keeper.states.get(SHARD, state))[0] == captured
+            assert bool(state.older) == (number > 2), "it leans on others"
+            if number == 3:  # who takes over goes on from blocks that it read itself
+                lease = keeper.claim()
+                taken = (await lease.load()).state
+                assert taken is not None
+                pipeline = ShardPipeline(pipeline.plan, lease.shard, "1")
+                pipeline.restore(taken, at(number))
+
+    run(main())
+
+
+NOVELTY = DetectSpec("novelty", "novelty", "total")
+
+
+async def _slow(operation: str, side: Side) -> None:
+    await asyncio.sleep(1.0)
+
+
+def _count_on(pipeline: ShardPipeline, from_ms: int) -> None:
+    """A window of 500 keys, which closes, and is learnt."""
+    payloads = [
+        json.dumps({"type": "tick", "key": f"k{i}", "at": at_ms, "value": (i * 7 + at_ms) % 91})
+        for at_ms in (from_ms, from_ms + MINUTE_MS)
+        for i in range(500)
+    ]
+    n = len(payloads)
+    arrivals = np.full(n, from_ms + MINUTE_MS, dtype=np.int64)
+    keys = [f"k{i}" for i in range(500)] * 2
+    texts = [payload.encode() for payload in payloads]
+    pipeline.feed(Page(texts, ["1"] * n, keys, arrivals, 0, from_ms))
 
 
 def test_a_mark_waits_for_the_checkpoint_on_its_way_and_is_replayed_after_it() -> None:

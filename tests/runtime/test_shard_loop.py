@@ -10,10 +10,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from processor.core.events import dead_letter_id
+from processor.core.pipeline import SNAPSHOT_VERSION
 from processor.core.rows import MARKS_MAX, StateRef
 from processor.errors import Outage
 from processor.model import END, DetectSpec, Shard
@@ -514,6 +516,29 @@ def test_with_no_state_left_a_shard_is_parked_and_never_begun_from_nothing() -> 
         await asyncio.sleep(300)
         assert _stage(second) == "parked"
         assert second.steps.steps == []
+        await second.stop()
+
+    run(main())
+
+
+def test_a_child_whose_parents_state_is_refused_is_parked_with_that_reason() -> None:
+    """As after a return to an older release in the midst of a reshard."""
+
+    async def main() -> None:
+        town = Town(checkpoint_ms=1_000)
+        first = town.start()
+        for n in range(2):
+            town.put(*ticks("a", range(2 * n, 2 * n + 2)))
+            await until(lambda n=n: town.commit == n + 1)
+        await first.stop()
+        _exchange_newest_state(town, msgspec.msgpack.encode({"version": SNAPSHOT_VERSION + 1}))
+        row = town.row()
+        last = replace(row.pairs[-1], position=END)
+        town.content.shards[row.stream, row.id] = replace(row, pairs=(last,), ended=True)
+        (child, _) = _split(town)
+        second = town.start()
+        await until(lambda: child.id in second.seen.parked)
+        assert "a newer release wrote it" in second.seen.parked[child.id]
         await second.stop()
 
     run(main())
