@@ -132,14 +132,20 @@ class ShardPipeline:
 
     @property
     def watermark_ms(self) -> int | None:
-        """Its own; where that has not begun, that of the parent which came least far.
-
-        Idleness goes on from there: a child whose other parent never had a record must not hold
-        back what this one left open.
-        """
+        """Its own; where that has not begun, that of the parent which came least far."""
         if self._watermark_ms != _NO_WATERMARK:
             return self._watermark_ms
         return min((floor.watermark_ms for floor in self._floors), default=None)
+
+    @property
+    def furthest_ms(self) -> int | None:
+        """The latest watermark of which it knows, its own or a parent's: what idleness goes on from.
+
+        As where several inputs are idle together, the furthest tells the time. A child one of whose
+        parents was quiet for a day must not hold back for a day what the other one left open.
+        """
+        own = self.watermark_ms
+        return max((floor.watermark_ms for floor in self._floors), default=own)
 
     @property
     def windows_open(self) -> int:

@@ -220,11 +220,16 @@ class Rule:
 
     def _join_waves(self, waves: Sequence[tuple[int | None, int]]) -> None:
         """Go on with the parent that is least far, so that none of its keys misses a window; but
-        don't go back for one whose empty windows are used up."""
+        don't go back for one whose empty windows are used up. Those of the others, whose keys are
+        judged later on, are not used up by its own."""
         begun = [(last_ms, empty) for last_ms, empty in waves if last_ms is not None]
         running = [wave for wave in begun if wave[1] < ABSENCE_HORIZON]
-        if begun:
-            self._last_wave_ms, self._empty_waves = min(running) if running else max(begun)
+        if running:
+            first_ms, _ = min(running)
+            left = (empty - (last - first_ms) // self._size_ms for last, empty in running)
+            self._last_wave_ms, self._empty_waves = first_ms, max(0, min(left))
+        elif begun:
+            self._last_wave_ms, self._empty_waves = max(begun)
 
     def _ensure(self) -> None:
         self._starts.know(self.keys.groups)

@@ -266,7 +266,7 @@ class ShardLoop:
 
     async def _advance_if_idle(self, page: Page) -> None:
         """Let an idle shard's time go on; the decision is committed before it takes effect."""
-        watermark_ms = self._idle.candidate_ms(self._pipeline.watermark_ms)
+        watermark_ms = self._idle.candidate_ms(self._pipeline.furthest_ms)
         if watermark_ms is None or not self._pipeline.is_due(watermark_ms):
             return
         assert self._position is not None

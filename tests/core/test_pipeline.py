@@ -333,6 +333,19 @@ def test_a_merged_child_without_a_record_goes_idle_from_the_parent_that_had_some
     assert [json.loads(e.detail)["key"]["store"] for e in closed] == [HIGH_STORE]
 
 
+def test_a_merged_child_goes_idle_from_the_parent_that_came_furthest() -> None:
+    plan = streams.plan(streams.rule(detect=()))
+    low, high = ShardPipeline(plan, LOW, "1"), ShardPipeline(plan, HIGH, "1")
+    assert merged(plan, low, high).furthest_ms is None
+    low.feed(streams.page([one(START_MS, 0, LOW_STORE)]))
+    assert merged(plan, low, high).furthest_ms == START_MS - 5_000
+    high.feed(streams.page([one(START_MS + 99 * MINUTE_MS, 1, HIGH_STORE)]))
+    child = merged(plan, low, high)
+    assert child.furthest_ms == START_MS + 99 * MINUTE_MS - 5_000
+    child.feed(streams.page([one(START_MS + 100 * MINUTE_MS, 2, LOW_STORE)]))
+    assert child.furthest_ms == child.watermark_ms == START_MS + 100 * MINUTE_MS - 5_000
+
+
 def test_a_floor_that_the_watermark_has_passed_leaves_no_trace() -> None:
     plan = streams.plan(streams.rule(detect=()))
     low, high = ShardPipeline(plan, LOW, "1"), ShardPipeline(plan, HIGH, "1")

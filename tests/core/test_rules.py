@@ -209,6 +209,20 @@ def test_a_parent_whose_empty_windows_are_used_up_holds_nobody_back() -> None:
     assert waves(merged(done)) == (NOW_MS + (1 + ABSENCE_HORIZON) * SIZE_MS, ABSENCE_HORIZON)
 
 
+def test_a_parent_whose_empty_windows_are_nearly_used_up_uses_up_no_others() -> None:
+    """Or the silence of the other one's keys, at the reshard or after it, would go unnoticed."""
+    nearly, going = add(rule(), ("a", NOW_MS)), add(rule(), ("b", NOW_MS + 99 * SIZE_MS))
+    advance(nearly, NOW_MS + 99 * SIZE_MS)
+    last_ms = NOW_MS + 100 * SIZE_MS
+    advance(going, last_ms)
+    assert waves(nearly) == (NOW_MS + 99 * SIZE_MS, 98)
+    child = merged(nearly, going)
+    advance(child, NOW_MS + 900 * SIZE_MS)
+    last_judged_ms, _ = waves(child)
+    assert last_judged_ms is not None
+    assert last_judged_ms >= last_ms + (ABSENCE_HORIZON - 1) * SIZE_MS
+
+
 def test_a_parent_without_a_key_for_the_child_says_nothing_of_its_windows() -> None:
     strange = add(rule(), ("a", NOW_MS), sent_as="elsewhere")
     advance(strange, NOW_MS + SIZE_MS)

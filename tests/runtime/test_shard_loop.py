@@ -469,6 +469,23 @@ def test_a_child_commits_what_it_took_over_before_its_first_record() -> None:
     run(main())
 
 
+def test_what_a_busy_parent_left_open_closes_though_the_other_was_quiet_for_a_day() -> None:
+    async def main() -> None:
+        town = Town(shards=2, checkpoint_ms=1_000)
+        life = town.start()
+        parents = ("shardId-000000000000", "shardId-000000000001")
+        town.put(tick("a", 0, 3), shard=parents[0])
+        town.put(tick("b", -86_400, 4), shard=parents[1])
+        await until(lambda: sum(v.totals.records for v in life.worker.shards().values()) == 2)
+        for parent in parents:
+            town.source.close(parent, children=[Shard("shardId-000000000002", parents=parents)])
+        await until(lambda: len(town.windows()) == 2)
+        assert town.windows() == {("a", 0): (1, 3), ("b", -1_440): (1, 4)}
+        await life.stop()
+
+    run(main())
+
+
 def _split(town: Town) -> list[Shard]:
     half = 2**127
     children = [
