@@ -125,10 +125,12 @@ class Fleet:
         for worker_id in self.gone.keys() - self.workers.keys() - owners:
             del self.gone[worker_id]
 
-    def on_shards(self, rows: Iterable[ShardRow], now: float) -> None:
-        """All shard rows; what is not among them is gone."""
+    def on_shards(self, rows: Iterable[ShardRow], sent_at: float, now: float) -> None:
+        """All shard rows, read after `sent_at`; what is not among them is gone. What was seen since
+        then may have come to be after its bucket's turn: of that, this read says nothing."""
         rows = list(rows)
         listed = {row.id for row in rows}
+        listed.update(key for key, seen in self.shards.items() if seen.read_at > sent_at)
         for key in self.shards.keys() - listed:
             self.on_shard_gone(key)
         for row in rows:

@@ -180,7 +180,7 @@ class Machine:
             period_s = self._timing.discovery_s * share * jitter
             soon_s = self._timing.reshard_s if is_resharding else period_s
             self._discover_at = now + min(period_s, soon_s)
-        self._fleet.on_shards(rows, now)
+        self._fleet.on_shards(rows, sent_at, now)
         is_unsure = self._fleet.is_beginning and not self._has_discovered
         self._again_at = now + EMPTY_S if is_unsure else inf
         self._has_news = True

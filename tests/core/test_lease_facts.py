@@ -107,6 +107,19 @@ def test_a_buried_workers_row_stays_until_all_shards_were_read_again() -> None:
     assert "Forget" in kinds(machine.commands(1.3))
 
 
+def test_what_came_to_be_while_all_rows_were_read_is_not_taken_for_gone() -> None:
+    """A child of ours, claimed as it was created: its bucket may have been read before."""
+    machine = joined([fresh()])
+    child = claimed(fresh_row(STREAM, Shard(shard_id(7)), TRIM_HORIZON), "a", 0)
+    machine.on_claimed(child, 1.2)
+    assert kinds(machine.commands(1.2)) >= {"Run"}
+    machine.on_shards([fresh()], 1.1, 1.3)  # sent before, answered after
+    assert list(machine.leases) == [child.id]
+    assert "Cancel" not in kinds(machine.commands(1.3))
+    machine.on_shards([fresh()], 1.4, 1.5)
+    assert not machine.leases
+
+
 def discovers_at(machine: Machine, first: float, last: float) -> float | None:
     """The first of these seconds at which the machine wants a listing."""
     at = first
