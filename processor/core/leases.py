@@ -134,6 +134,8 @@ class Machine:
             self._fleet.restart_counts()
         elif isinstance(command, c.ReadShards) and command.discover:
             self._discover_at = now + self._timing.reshard_s  # the service allows few listings
+        elif isinstance(command, c.Prefetch):
+            self._forgo_late(command.shard_id)
 
     # ---- facts: what was read
 
@@ -214,6 +216,12 @@ class Machine:
         if row is not None:
             self._fleet.on_shard(row, now)
             self._forgo(self._taking.on_row(row))
+        self._forgo_late(shard_id)
+
+    def _forgo_late(self, shard_id: str) -> None:
+        """What was fetched after we had heard that the shard won't come. Ours: its task drops it."""
+        if shard_id not in self._taking.wanted() and shard_id not in self.leases:
+            self._forgo([shard_id])
 
     def _forgo(self, shards: Iterable[str]) -> None:
         self._portfolio.outbox += (c.Forgo(shard_id) for shard_id in shards)

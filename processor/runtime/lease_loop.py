@@ -336,6 +336,7 @@ class LeaseLoop:
                 self._report(machine, lease, error)
             if self._leases.get(lease.shard.id) is lease:
                 del self._leases[lease.shard.id], self._tasks[lease.shard.id]
+                self.states.prefetched.drop(lease.shard.id)  # it may have ended before it loaded
                 if before is not None and not before.done():  # we did not outwait it
                     self._tasks[lease.shard.id] = before
             self._wake.set()

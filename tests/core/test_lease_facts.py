@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from processor.core import commands as c
 from processor.core.leases import Machine
-from processor.core.rows import ShardRow, WorkerRow, claimed, fresh_row
+from processor.core.rows import Held, ShardRow, WorkerRow, claimed, fresh_row
 from processor.model import TRIM_HORIZON, Shard
 from tests.core.lease_world import STREAM, TIMING, shard_id
 
@@ -118,6 +118,24 @@ def test_what_came_to_be_while_all_rows_were_read_is_not_taken_for_gone() -> Non
     assert "Cancel" not in kinds(machine.commands(1.3))
     machine.on_shards([fresh()], 1.4, 1.5)
     assert not machine.leases
+
+
+def test_what_was_fetched_of_a_shard_that_no_longer_comes_is_forgone() -> None:
+    """Whether the fetching ended well or not: some of it may be here."""
+    row = claimed(fresh(), "z", 0)
+    offer = WorkerRow("z", 2, held=(Held(row.id, row.epoch, to="a"),))
+    withdrawn = WorkerRow("z", 3, held=(Held(row.id, row.epoch),))
+    fetch = c.Prefetch(row.id, row.epoch)
+    for is_answered in (True, False):
+        machine = joined([row], offer)
+        assert fetch in machine.commands(0.2)
+        machine.on_workers([WorkerRow("a", 1), withdrawn], 1.2)
+        machine.commands(1.2)  # forgone already, but more may come
+        if is_answered:
+            machine.on_fetched(row.id, row.epoch, row, 1.3)
+        else:
+            machine.on_failed(fetch, 1.3)
+        assert c.Forgo(row.id) in machine.commands(1.3)
 
 
 def discovers_at(machine: Machine, first: float, last: float) -> float | None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from processor.core.rows import AppRow, ShardRow, StreamKey
+from processor.core.chain import Body
+from processor.core.rows import AppRow, LinkRef, ShardRow, StreamKey
 from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
 from processor.model import END, Position, Shard, StreamInfo
 from processor.runtime.lease_loop import Lease, LeaseLoop, LeasePorts
@@ -329,6 +330,21 @@ def test_a_service_that_is_away_is_waited_for_ever_longer_without_parking(
         await here.close()
 
     run(main())
+
+
+@in_virtual_time
+async def test_what_was_fetched_ahead_for_a_task_that_never_loads_it_makes_room_again() -> None:
+    async def fail(lease: Lease) -> None:
+        raise Outage("kinesis", "GetShardIterator", "away")
+
+    world = town(1)
+    states = world.worker(fail).states
+    link = LinkRef("item", f"orders@1/{name(0)}/1", 10)
+    assert states.prefetched.reserve(name(0), link)
+    states.prefetched.keep(name(0), link, Body([b"0123456789"]))
+    await asyncio.sleep(5)
+    assert states.prefetched.find(name(0), link) is None
+    await world.close()
 
 
 @in_virtual_time
