@@ -54,5 +54,7 @@ def advice(barred: int, number: int) -> str:
 
 def state_generation(row: ShardRow, rows: Mapping[str, ShardRow]) -> int:
     """Who committed what a shard's next owner goes on from: its last state, or its parents'."""
+    if all(pair.commit for pair in row.pairs):
+        return row.generation
     parents = (rows[parent].generation for parent in row.shard.parents if parent in rows)
     return max((row.generation, *parents))

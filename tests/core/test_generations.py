@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from processor.core.generations import GENERATIONS_MAX, Registered, registered, state_generation
 from processor.core.rows import Generation, fresh_row
+from processor.core.seeking import moved_to
 from processor.model import TRIM_HORIZON, Shard
 from tests.core.lease_world import STREAM, World, shard_id
 
@@ -53,6 +54,15 @@ def test_what_a_child_begins_with_is_as_new_as_its_parents_states() -> None:
     assert state_generation(child, rows) == 7
     assert state_generation(replace(child, generation=8), rows) == 8
     assert state_generation(child, {}) == 0
+
+
+def test_what_a_child_was_sought_to_has_nothing_of_its_parents() -> None:
+    parent = replace(fresh_row(STREAM, Shard("parent"), TRIM_HORIZON), generation=2)
+    child = fresh_row(STREAM, Shard("child", parents=("parent",)), TRIM_HORIZON)
+    sought = moved_to(child, TRIM_HORIZON, "w", inherits=False)
+    behind_it = moved_to(child, TRIM_HORIZON, "w", inherits=True)
+    assert state_generation(sought, {"parent": parent}) == 0
+    assert state_generation(behind_it, {"parent": parent}) == 2
 
 
 # ---- who claims what
