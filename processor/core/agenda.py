@@ -45,6 +45,8 @@ class Agenda:
     def failed(self, key: str, now: float) -> None:
         """Not before `retry_s` again."""
         self._busy.discard(key)
+        waiting = self._not_before.items()  # some, such as burials, are never repeated
+        self._not_before = {other: at for other, at in waiting if at > now}
         self._not_before[key] = now + self._retry_s
 
     def is_any_under_way(self, prefix: str) -> bool:
