@@ -219,7 +219,7 @@ class Machine:
         self._forgo_late(shard_id)
 
     def _forgo_late(self, shard_id: str) -> None:
-        """What was fetched after we had heard that the shard won't come. Ours: its task drops it."""
+        """What was fetched after we heard that the shard won't come. Ours: its task drops it."""
         if shard_id not in self._taking.wanted() and shard_id not in self.leases:
             self._forgo([shard_id])
 
