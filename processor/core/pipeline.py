@@ -139,7 +139,7 @@ class ShardPipeline:
 
     @property
     def furthest_ms(self) -> int | None:
-        """The latest watermark of which it knows, its own or a parent's: what idleness goes on from.
+        """The latest watermark that it knows, its own or a parent's: idleness goes on from there.
 
         As where several inputs are idle together, the furthest tells the time. A child one of whose
         parents was quiet for a day must not hold back for a day what the other one left open.
