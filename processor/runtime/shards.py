@@ -19,6 +19,7 @@ from processor.runtime.state_store import StateStore
 
 LISTING_TIMEOUT_S = 20.0  # ListShards of thousands of shards is many pages
 REMOVED_MAX = 100  # a discovery; what is left stays for the next one
+ENDED_WITH_MAX = 99  # DynamoDB's transactions take 100 items, and the parent is one
 
 
 class Listing(Protocol):
@@ -128,6 +129,7 @@ class Shards:
         """Rows of a shard's children; where a parent is not `known`, after another discovery.
 
         A shard past retention may be named by none: then those follow it that have its hash keys.
+        What is too much for one transaction is created before it, and waits for its parent's end.
         """
         if not children:
             children = heirs(row.shard, await self._source.list_shards())
@@ -138,4 +140,6 @@ class Shards:
             fresh = undiscovered(self._app.stream, listing, rows, self._app.start)
             await self._table.create_shards(fresh)
             known = {*rows, *(one.id for one in fresh)}
-        return children_of(row, children, known, self._app.start, successor)
+        rows = children_of(row, children, known, self._app.start, successor)
+        await self._table.create_shards(rows[ENDED_WITH_MAX:])
+        return rows[:ENDED_WITH_MAX]

@@ -315,3 +315,22 @@ def test_who_ends_a_shard_without_any_listed_child_names_the_oldest_of_its_hash_
         assert (child.id, child.shard.parents, child.successor) == (merged.id, (SHARD,), "me")
 
     run(main())
+
+
+def test_more_heirs_than_a_transaction_takes_are_created_before_the_end() -> None:
+    """A stream that was scaled far while nobody read: the service takes 100 items at once."""
+
+    async def main() -> None:
+        parts = [Shard(f"shardId-{n:012d}", n, n, (SHARD,)) for n in range(1, 151)]
+        source, table = MemorySource("ticks", [Shard(SHARD)], VirtualClock()), MemoryTable()
+        shards = Shards(table, source, "shop", "trim_horizon")
+        await shards.open()
+        (row,), _ = await shards.discover(0.0)
+        source.close(SHARD, children=parts)
+        ended_with = await shards.child_rows(row, tuple(parts), {SHARD}, "me")
+        created = {one.id: one for one in await shards.read() if one.id != SHARD}
+        assert len(ended_with) + 1 <= 100
+        assert {one.id for one in ended_with} | set(created) == {part.id for part in parts}
+        assert all(one.shard.parents == (SHARD,) for one in created.values())
+
+    run(main())
