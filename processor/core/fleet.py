@@ -66,6 +66,7 @@ class Fleet:
         self._near: list[str] = []  # whom the last read of our own surroundings showed
         self._near_read_at = -inf
         self._ring: list[str] | None = None
+        self._missing: set[str] = set()  # owners whose row the last read of all did not show
         self._left: dict[str, _Left] = {}  # shards of the gone, of which we know no newer row
 
     # ---- facts
@@ -118,10 +119,15 @@ class Fleet:
                 self._left[lease.shard_id] = _Left(worker_id, lease.epoch)
 
     def _note_missing_owners(self, now: float) -> None:
-        """Whoever owns a shard and has no row is gone; whoever owns none can be forgotten."""
+        """Whoever owns a shard and has no row is gone; whoever owns none can be forgotten.
+
+        By two reads: the first may have been sent before he joined, and his shard's row seen since.
+        """
         owners = self._owned.keys()
-        for worker_id in owners - self.workers.keys() - self.gone.keys():
+        missing = owners - self.workers.keys() - self.gone.keys()
+        for worker_id in missing & self._missing:
             self._leave(worker_id, (), Gone(now, False))
+        self._missing = missing
         for worker_id in self.gone.keys() - self.workers.keys() - owners:
             del self.gone[worker_id]
 

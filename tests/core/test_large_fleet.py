@@ -124,6 +124,18 @@ def test_who_is_missing_between_two_rows_of_a_read_is_gone() -> None:
     assert set(fleet.gone) == {"d"}
 
 
+def test_an_owner_that_one_read_does_not_show_may_have_joined_after_it_was_sent() -> None:
+    """All rows are read seldom: nothing would show it before its shard was taken for free."""
+    row = claimed(fresh_row(STREAM, Shard("sz"), TRIM_HORIZON), "z", 0)
+    fleet = fleet_of("abcdefg")
+    fleet.on_shard(row, 0.9)
+    fleet.on_workers(rows("abcdefg"), c.ReadWorkers(), 1.0)
+    assert not fleet.is_claimable("sz", 1.0 + TIMING.dead_after_s)
+    fleet.on_workers(rows("abcdefg"), c.ReadWorkers(), 11.0)
+    assert not fleet.is_claimable("sz", 11.0)
+    assert fleet.is_claimable("sz", 11.0 + TIMING.dead_after_s)
+
+
 def test_a_read_over_the_end_of_the_ring_says_nothing_of_those_it_does_not_reach() -> None:
     fleet = fleet_of("abcdefg")
     fleet.on_workers(rows("gb"), c.ReadWorkers("f", 2), 1.0)
