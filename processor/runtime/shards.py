@@ -140,6 +140,6 @@ class Shards:
             fresh = undiscovered(self._app.stream, listing, rows, self._app.start)
             await self._table.create_shards(fresh)
             known = {*rows, *(one.id for one in fresh)}
-        rows = children_of(row, children, known, self._app.start, successor)
-        await self._table.create_shards(rows[ENDED_WITH_MAX:])
-        return rows[:ENDED_WITH_MAX]
+        fresh = children_of(row, children, known, self._app.start, successor)
+        await self._table.create_shards(fresh[ENDED_WITH_MAX:])
+        return fresh[:ENDED_WITH_MAX]
