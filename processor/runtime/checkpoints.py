@@ -12,23 +12,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from math import sqrt
 
 from processor.core.stream import Part
 from processor.model import Position
 from processor.ports import Clock
 from processor.runtime.lease import Lease
 
-SHARE = 0.05  # of a core, at most, for capturing
+SHARE = 0.05  # of the process's core, at most, for capturing all its shards' states
 # A long way to repeat after a crash. Captures are not stretched further, and where a checkpoint is
 # on its way for so long, the store being out, the shard waits for it.
 CHECKPOINT_S_MAX = 300.0
 
 
-class Checkpoints:
-    """Those of one lease; used by its shard's task only."""
+class Captures:
+    """What capturing last cost, by shard; they share one core, so its share is one for all.
 
-    def __init__(self, lease: Lease, clock: Clock, interval_s: float):
+    Intervals go by the square roots of costs: of all that keep the sum of cost ÷ interval, they are
+    the shortest in sum, and a small state next to large ones is still captured often.
+    """
+
+    def __init__(self) -> None:
+        self._roots: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Captures of {len(self._roots)} shards>"
+
+    def interval_s(self, shard_id: str, cpu_s: float) -> float:
+        """How long the shard should wait after a capture that cost so much."""
+        own = self._roots[shard_id] = sqrt(cpu_s)
+        return own * sum(self._roots.values()) / SHARE
+
+    def forget(self, shard_id: str) -> None:
+        """The shard is not ours any more."""
+        self._roots.pop(shard_id, None)
+
+
+class Checkpoints:
+    """Those of one lease; used by its shard's task only. `captures` is one for the process."""
+
+    def __init__(
+        self, lease: Lease, clock: Clock, interval_s: float, captures: Captures | None = None
+    ):
         self._lease, self._clock, self._interval_s = lease, clock, interval_s
+        self._captures = Captures() if captures is None else captures
         self._flight: asyncio.Task[None] | None = None
         self._began_at = clock.monotonic()
         self._due_at = self._began_at + interval_s
@@ -51,7 +78,8 @@ class Checkpoints:
         """
         await self.settle()
         captured = await self._lease.pack(message)
-        interval_s = max(self._interval_s, min(captured.cpu_s / SHARE, CHECKPOINT_S_MAX))
+        wanted_s = self._captures.interval_s(self._lease.shard.id, captured.cpu_s)
+        interval_s = max(self._interval_s, min(wanted_s, CHECKPOINT_S_MAX))
         self._began_at = self._clock.monotonic()
         self._due_at = self._began_at + interval_s
         commit = self._lease.checkpoint(position, captured, caught_up_at_ms=caught_up_at_ms)
@@ -72,6 +100,7 @@ class Checkpoints:
 
     async def close(self) -> None:
         """The shard's task ends, for whatever reason: nothing goes on when this has returned."""
+        self._captures.forget(self._lease.shard.id)
         flight, self._flight = self._flight, None
         if flight is not None:
             flight.cancel()

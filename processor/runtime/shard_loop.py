@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from processor.core import pages
 from processor.core.events import dead_letter_id
@@ -35,7 +35,7 @@ from processor.model import (
     Step,
 )
 from processor.ports import Clock, DeadLetters, ShardReader, Sink, Source, StepObserver
-from processor.runtime.checkpoints import Checkpoints
+from processor.runtime.checkpoints import Captures, Checkpoints
 from processor.runtime.lease_loop import Lease, Restored
 from processor.runtime.waiting import unless
 
@@ -49,6 +49,7 @@ class Road(Struct, frozen=True):
     dead_letters: DeadLetters
     clock: Clock
     observer: StepObserver
+    captures: Captures = field(default_factory=Captures)
 
 
 class ShardView(Struct, frozen=True):
@@ -88,7 +89,7 @@ class ShardLoop:
         self._slice = SLICE_MAX
         self._is_dirty = False
         interval_s = road.plan.pipeline.state.checkpoint_ms / 1_000
-        self._checkpoints = Checkpoints(lease, road.clock, interval_s)
+        self._checkpoints = Checkpoints(lease, road.clock, interval_s, road.captures)
         self._unread = Unread(None)
         self._noted_ms = 0
         self._lag_ms: int | None = None

@@ -16,7 +16,7 @@ from processor.core.rows import claimed
 from processor.core.stream import Part, whole
 from processor.errors import LeaseLost, Unavailable
 from processor.model import DetectSpec, Page, Shard
-from processor.runtime.checkpoints import CHECKPOINT_S_MAX, SHARE, Checkpoints
+from processor.runtime.checkpoints import CHECKPOINT_S_MAX, SHARE, Captures, Checkpoints
 from tests.runtime.in_memory import (
     BASE_MS,
     MINUTE_MS,
@@ -357,6 +357,35 @@ def test_what_a_capture_costs_in_cpu_stretches_the_interval(
         assert not ours.is_due
         await asyncio.sleep(2)
         assert ours.is_due
+
+    run(main())
+
+
+def test_all_shards_of_a_process_together_take_a_twentieth_of_its_core() -> None:
+    captures, costs = Captures(), {"a": 4.0, "b": 1.0, "c": 1.0, "idle": 0.0}
+    for _ in range(2):  # the first time, the first of them knew nothing of the others
+        intervals_s = {shard: captures.interval_s(shard, cost) for shard, cost in costs.items()}
+    spent = [cost / intervals_s[shard] for shard, cost in costs.items() if cost]
+    assert sum(spent) == pytest.approx(SHARE)
+    assert intervals_s == {"a": 160.0, "b": 80.0, "c": 80.0, "idle": 0.0}
+    captures.forget("a")
+    assert captures.interval_s("b", 1.0) == 40.0
+
+
+def test_a_neighbours_captures_stretch_the_interval_until_it_is_gone() -> None:
+    async def main() -> None:
+        keeper, captures = kept(), Captures()
+        captures.interval_s("neighbour", 4.0)
+        keeper.clock = Costly(1.0)
+        ours = Checkpoints(keeper.claim(), keeper.clock, 15.0, captures)
+        await ours.begin(at(1), whole(b"one"), None)
+        await ours.settle()
+        await asyncio.sleep(3.0 / SHARE - 1)
+        assert not ours.is_due
+        await asyncio.sleep(2)
+        assert ours.is_due
+        await ours.close()
+        assert captures.interval_s("neighbour", 4.0) == 4.0 / SHARE
 
     run(main())
 
