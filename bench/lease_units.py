@@ -113,9 +113,13 @@ class CountingTable(MemoryTable):
         self._put_worker(stream, row)
         return await super().heartbeat(stream, row)
 
-    async def read_workers(self, stream: StreamKey) -> list[WorkerRow]:
-        self._units.reads += read_units(self._sizes.partition(items.workers_pk(stream)))
-        return await super().read_workers(stream)
+    async def read_workers(
+        self, stream: StreamKey, first: str | None = None, count: int = 0
+    ) -> list[WorkerRow]:
+        rows = await super().read_workers(stream, first, count)
+        sizes = (self._sizes.row(items.worker_key(stream, row.id)) for row in rows)
+        self._units.reads += read_units(sum(sizes))
+        return rows
 
     async def bury(self, stream: StreamKey, worker_id: str, counter: int) -> bool:
         self._units.writes += write_units(self._sizes.row(items.worker_key(stream, worker_id)))
