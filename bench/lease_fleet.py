@@ -101,16 +101,19 @@ class Fleet:
         self.members += started
         return started
 
-    def kill(self, members: list[Member]) -> None:
+    async def kill(self, members: list[Member]) -> None:
         for member in members:
             member.kill()
-            self.members.remove(member)
+        await self._gone(members)
 
     async def stop(self, members: list[Member]) -> None:
-        """Returns when they are gone."""
+        """In good order; returns when they are gone."""
         for member in members:
             member.stop()
-            self.members.remove(member)
+        await self._gone(members)
+
+    async def _gone(self, members: list[Member]) -> None:
+        self.members = [member for member in self.members if member not in members]
         await asyncio.wait([member.task for member in members])
 
     # ---- what shards tell

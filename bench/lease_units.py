@@ -29,19 +29,22 @@ MONTH_S = 730 * 3600
 
 
 class Units(Struct):
-    """Units consumed, in all or a second."""
+    """Units consumed, in all or a second; `scans` are those of `reads` that read all shard rows."""
 
     writes: float = 0.0
     reads: float = 0.0
+    scans: float = 0.0
 
     def since(self, before: Units) -> Units:
-        return Units(self.writes - before.writes, self.reads - before.reads)
+        return Units(
+            self.writes - before.writes, self.reads - before.reads, self.scans - before.scans
+        )
 
     def copy(self) -> Units:
-        return Units(self.writes, self.reads)
+        return Units(self.writes, self.reads, self.scans)
 
     def per_s(self, seconds: float) -> Units:
-        return Units(self.writes / seconds, self.reads / seconds)
+        return Units(self.writes / seconds, self.reads / seconds, self.scans / seconds)
 
     @property
     def dollars_a_month(self) -> float:
@@ -96,6 +99,10 @@ class Sizes:
     def partition(self, pk: str) -> int:
         return self._partitions.get(pk, 0)
 
+    def scan_units(self) -> int:
+        """Of one read of all shard rows."""
+        return sum(read_units(self.partition(items.bucket_pk(n))) for n in range(items.BUCKETS))
+
 
 class CountingTable(MemoryTable):
     """One worker's handle on the shared content; `units` and `sizes` are shared likewise."""
@@ -130,8 +137,9 @@ class CountingTable(MemoryTable):
         await super().delete_worker(stream, worker_id)
 
     async def read_shards(self, stream: StreamKey) -> list[ShardRow]:
-        buckets = (self._sizes.partition(items.bucket_pk(n)) for n in range(items.BUCKETS))
-        self._units.reads += sum(map(read_units, buckets))
+        units = self._sizes.scan_units()
+        self._units.reads += units
+        self._units.scans += units
         return await super().read_shards(stream)
 
     async def read_shard(self, stream: StreamKey, shard_id: str) -> ShardRow | None:

@@ -70,8 +70,8 @@ def is_readable(row: ShardRow, rows: Mapping[str, ShardRow]) -> bool:
     row may have come after its bucket's turn. Once the shard was claimed, its parents had ended: a
     missing one is gone for good, and one that has not ended is read again, by an operator's seek.
     """
-    if row.ended:
-        return False
+    if row.ended or not row.shard.parents:
+        return not row.ended
     known = [rows[parent].ended for parent in row.shard.parents if parent in rows]
     return all(known) and (row.epoch > 0 or len(known) == len(row.shard.parents))
 
