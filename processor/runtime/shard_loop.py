@@ -202,6 +202,7 @@ class ShardLoop:
         self._road.observer.on_gap(self._lease.shard.id, error)
         if self._road.plan.pipeline.source.on_gap == "stop":
             raise error
+        self._do("publishing")
         await self._lease.fence()
         stream = self._road.plan.pipeline.source.stream
         await self._road.dead_letters.put([_gap_letter(error, stream, self._position)])
@@ -297,6 +298,7 @@ class ShardLoop:
         self._road.observer.on_step(shard_id, step, accepted_at - taken_at)
 
     async def _checkpoint_if_due(self) -> None:
+        self._do("checkpointing")  # it waits for one that takes too long
         await self._checkpoints.poll()
         if self._is_dirty and self._checkpoints.is_due:
             await self._begin_checkpoint()

@@ -161,6 +161,22 @@ def test_with_continue_the_gap_is_told_once_and_becomes_a_dead_letter_and_readin
     run(main())
 
 
+def test_a_shard_that_can_not_tell_of_its_gap_waits_and_is_not_taken_for_stalled() -> None:
+    async def main() -> None:
+        town = Town(on_gap="continue")
+        await seen_and_left(town, DAY_S + 3_600)
+        town.dead.is_down = True
+        life = town.start()
+        await until(lambda: len(life.steps.gaps) == 1)
+        await asyncio.sleep(200)
+        assert (life.seen.stalled, life.worker.stuck()) == ([], [])
+        town.dead.is_down = False
+        await until(lambda: len(town.dead.arrivals) == 1)
+        await stop(life)
+
+    run(main())
+
+
 def test_a_worker_that_is_away_for_less_than_retention_finds_no_gap() -> None:
     async def main() -> None:
         town = Town()

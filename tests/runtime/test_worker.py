@@ -11,6 +11,7 @@ import pytest
 from processor.core.commands import Timing
 from processor.errors import Outage
 from processor.model import END, Page, Shard
+from processor.runtime.checkpoints import CHECKPOINT_S_MAX
 from processor.runtime.worker import ENDED_MAX, STUCK_AFTER_S
 from tests.runtime.in_memory import SHARD, Life, Side, Town, tick, until
 from tests.virtual_time import run
@@ -121,6 +122,28 @@ def test_a_target_that_is_down_for_minutes_costs_no_lease() -> None:
         assert [row.epoch for row in town.content.shards.values()] == epochs
         assert (first.seen.stalled, second.seen.stalled) == ([], [])
         await settle(town, 180, first, second)
+
+    run(main())
+
+
+def test_an_idle_shard_whose_checkpoint_waits_for_its_store_is_not_taken_for_stalled() -> None:
+    async def main() -> None:
+        town = Town(window_ms=3_600_000)  # so that no mark is due, which would wait by its name
+        life = town.start()
+        await until(lambda: held(life) == [1])
+
+        async def full(operation: str, side: Side) -> None:
+            if operation == "put":
+                raise Outage("dynamodb", operation, "away")
+
+        town.gate = full
+        town.put(tick("a", 0))
+        await asyncio.sleep(15 + CHECKPOINT_S_MAX + 200)
+        assert (life.seen.stalled, life.worker.stuck()) == ([], [])
+        town.gate = None
+        await until(lambda: town.row().position.kind == "after")
+        assert town.row().epoch == 1
+        await life.stop()
 
     run(main())
 
