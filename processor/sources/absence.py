@@ -11,9 +11,10 @@ All readers of a process share one look at the stream, for the service answers f
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import NamedTuple, Protocol
 
-from processor.errors import StreamReplaced
+from processor.errors import ProcessorError, StreamReplaced
 from processor.model import Shard, StreamInfo
 from processor.ports import Clock
 
@@ -38,23 +39,34 @@ class Look(NamedTuple):
 
 
 class Looks:
-    """The last look at a stream."""
+    """The last look at a stream, or how it failed: readers of a stream that is away ask no more
+    often than others, for all of an account share what the service answers."""
 
     def __init__(self, stream: Stream, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._last: Look | None = None
+        self._last: Look | ProcessorError | None = None
+        self._looked_at = -inf
 
     async def look(self) -> Look:
         """The last one, if it is fresh. Raises what describing and listing raise."""
         async with self._lock:
             now = self._clock.monotonic()
-            if self._last is None or now - self._last.at >= LOOK_S:
-                self._last = None
-                info = await self._stream.describe()
-                self._last = Look(info, await self._stream.list_shards(), now)
+            if now - self._looked_at >= LOOK_S:
+                self._last = await self._new(now)
+                self._looked_at = now
+            if isinstance(self._last, ProcessorError):
+                raise self._last.with_traceback(None)
+            assert self._last is not None
             return self._last
+
+    async def _new(self, now: float) -> Look | ProcessorError:
+        try:
+            info = await self._stream.describe()
+            return Look(info, await self._stream.list_shards(), now)
+        except ProcessorError as error:
+            return error
 
 
 class Absence:

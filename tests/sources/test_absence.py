@@ -72,13 +72,15 @@ async def test_all_readers_of_a_process_share_a_look_while_it_is_fresh() -> None
     assert stream.asked == 2
 
 
-async def test_a_look_that_failed_is_none() -> None:
-    stream = Counted()
-    looks = Looks(stream, VirtualClock())
+async def test_they_share_a_look_that_failed_too_and_take_another_when_it_is_stale() -> None:
+    stream, clock = Counted(), VirtualClock()
+    looks = Looks(stream, clock)
     stream.is_away = True
-    with pytest.raises(Missing):
-        await looks.look()
+    failed = await asyncio.gather(*(looks.look() for _ in range(100)), return_exceptions=True)
+    assert stream.asked == 1
+    assert all(isinstance(one, Missing) for one in failed)
     stream.is_away = False
+    clock.now += LOOK_S
     assert (await looks.look()).listing == [Shard(SHARD)]
 
 
