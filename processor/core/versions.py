@@ -100,8 +100,16 @@ def aggregate_ids(aggregates: Sequence[AggregateSpec]) -> dict[str, str]:
 
 
 def detect_ids(detects: Sequence[DetectSpec], aggregates: Mapping[str, str]) -> list[str]:
-    """Likewise for detectors: `novelty(count)`."""
-    return _numbered([f"{d.kind}({aggregates[d.aggregate]})" for d in detects])
+    """Likewise for detectors: `novelty(count)`.
+
+    Two alike keep their names, `threshold(count).low`: by their order, each would go on with the
+    other's open alarms when they change places.
+    """
+    plain = [f"{d.kind}({aggregates[d.aggregate]})" for d in detects]
+    return [
+        f"{what}.{detect.name}" if plain.count(what) > 1 else what
+        for what, detect in zip(plain, detects, strict=True)
+    ]
 
 
 def shaping_options(detect: DetectSpec) -> dict[str, Any]:

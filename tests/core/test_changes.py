@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from processor.core.plan import Plan
 from processor.model import AggregateSpec, DerivedEvent, DetectSpec, Page, Position, RuleSpec
 from processor.model import Shard as ModelShard
 from tests.core import streams
-from tests.core.streams import AGGREGATES, DETECTS, MINUTE_MS
+from tests.core.streams import AGGREGATES, DETECTS, MINUTE_MS, START_MS
 
 N = 600
 PAGES = streams.pages(streams.records(5, 3 * N), range(0, 3 * N, 100))
@@ -199,22 +201,42 @@ def test_figures_may_be_renamed_and_reordered_without_losing_state(
     assert figures[names["max"]] == truth["highest"]
 
 
+def minutes(orders: Sequence[int]) -> list[Page]:
+    """A page a minute, with so many orders of one store."""
+    at = [START_MS + minute * MINUTE_MS + i for minute, n in enumerate(orders) for i in range(n)]
+    order = {"type": "order", "store": "s", "amount": 1}
+    stream = [
+        streams.Record(
+            json.dumps(order | {"id": f"{i}", "at": at_ms}).encode(), "s", at_ms, str(10**50 + i)
+        )
+        for i, at_ms in enumerate(at)
+    ]
+    return streams.pages(stream, accumulate(orders))
+
+
+def test_detectors_of_one_kind_may_change_places() -> None:
+    """Each goes on with its own alarm: what was opened is resolved, under its own name."""
+    low = DetectSpec("low", "threshold", "orders", {"below": 2, "recover_after": 1})
+    high = DetectSpec("high", "threshold", "orders", {"above": 5, "recover_after": 1})
+    first, then = (
+        streams.plan(rule(detect=detect), PAYMENTS) for detect in ((low, high), (high, low))
+    )
+    shard = Shard(minutes((1, 1, 3, 3)))
+    shard.live(first, 2, 2)
+    shard.live(then, 9, 9)
+    told = [json.loads(event.detail) for event in shard.told.values()]
+    alarms = [one["anomaly"] for one in told if one["kind"] == "anomaly"]
+    assert [(alarm["detector"], alarm["state"]) for alarm in alarms] == [
+        ("low", "opened"),
+        ("low", "resolved"),
+    ]
+
+
 def test_runs_beyond_a_bound_begin_anew_under_another_bound() -> None:
     """One window below 3, then the bound is moved: it takes two windows below the new one."""
     below = streams.plan(rule(detect=(replace(EVERY, options={"below": 5, "for": 3}),)), PAYMENTS)
     other = streams.plan(rule(detect=(replace(EVERY, options={"below": 5, "for": 2}),)), PAYMENTS)
-    minutes = [
-        streams.Record(
-            json.dumps(
-                {"id": f"{i}", "at": at, "type": "order", "store": "s", "amount": 1}
-            ).encode(),
-            "s",
-            at,
-            str(10**50 + i),
-        )
-        for i, at in enumerate(range(streams.START_MS, streams.START_MS + 8 * MINUTE_MS, MINUTE_MS))
-    ]
-    shard = Shard(streams.pages(minutes, range(len(minutes))))
+    shard = Shard(minutes((1,) * 8))
     shard.live(below, 3, 3)  # two windows have closed
     opened = [json.loads(e.detail) for e in shard.live(other, 9, 9) if "Opened" in e.detail_type]
     (run,) = [d["anomaly"]["sentence"] for d in opened]
