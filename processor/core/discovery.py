@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from processor.core import audit
 from processor.core.audit import HashRange
-from processor.core.lineage import removable, undiscovered
-from processor.core.rows import ShardRow, StreamKey, fresh_row
+from processor.core.lineage import refilled, removable, undiscovered
+from processor.core.rows import ShardRow, StreamKey
 from processor.model import Position, Shard
 
 OMISSIONS = 2  # listings in a row that must leave a shard out, for one may be cut by a mishap
@@ -66,12 +66,13 @@ class Discovery:
         lasting = audit.lasting(self._holes, seen)
         self._holes = seen
         fillers = {
-            shard.id: fresh_row(self._stream, shard, self._start)
+            shard.id: shard
             for hole in lasting
             for shard in audit.fillers(hole, listing, rows.values())
         }
-        left = audit.holes([*rows.values(), *fillers.values()])
-        return list(fillers.values()), audit.lasting(lasting, left)
+        filled = refilled(self._stream, list(fillers.values()), rows, self._start)
+        left = audit.holes([*rows.values(), *filled])
+        return filled, audit.lasting(lasting, left)
 
     def _omissions(self, listing: Sequence[Shard], rows: Mapping[str, ShardRow]) -> set[str]:
         """Shards that were left out often enough."""

@@ -42,6 +42,14 @@ def undiscovered(
     return parents_first(fresh)
 
 
+def refilled(
+    stream: StreamKey, shards: Sequence[Shard], rows: Mapping[str, ShardRow], start: Position
+) -> list[ShardRow]:
+    """Rows for shards that had one, parents first; parents that have none any more had ended."""
+    known = rows.keys() | {shard.id for shard in shards}
+    return parents_first([fresh_row(stream, _with_parents(one, known), start) for one in shards])
+
+
 def children_of(
     row: ShardRow,
     children: Iterable[Shard],

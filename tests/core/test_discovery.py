@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from processor.core.audit import HashRange
 from processor.core.discovery import RESHARD_S_MAX, Discovery, Found
+from processor.core.lineage import is_readable
 from processor.core.rows import Pair, ShardRow, StreamKey, fresh_row
 from processor.model import END, TRIM_HORIZON, Position, Shard
 
@@ -58,6 +59,15 @@ def test_a_hole_that_lasts_is_filled_from_the_listing() -> None:
     found = worker.look([CLOSED, LEFT], child)
     assert ids(found.create) == ["a"]
     assert found.holes == []
+
+
+def test_what_fills_a_hole_does_not_wait_for_parents_that_are_gone() -> None:
+    """They ended before it did: waiting for them, it would cover the hole and never be read."""
+    worker, child = Worker(), open_row(LEFT, commits=2)
+    listing = [replace(CLOSED, parents=("gone",)), LEFT]
+    worker.look(listing, child)
+    (filled,) = worker.look(listing, child).create
+    assert is_readable(filled, {filled.id: filled, child.id: child})
 
 
 def test_a_hole_that_nobody_can_fill_is_told_when_it_lasts() -> None:
