@@ -243,6 +243,7 @@ class LeaseLoop:
                 await self._wake.wait()
 
     async def _end_tasks(self, tasks: list[asyncio.Task[None]]) -> None:
+        await asyncio.sleep(0)  # cancelled before its first step, a task would not tidy up
         for task in tasks:
             task.cancel()
         if tasks:
@@ -312,7 +313,8 @@ class LeaseLoop:
         if shard_id not in self._machine.leases:
             self.observer.on_lost(shard_id, lease.epoch)
         lease.close()
-        self._tasks[shard_id].cancel()
+        # Soon, not now: cancelled before its first step, a task would not tidy up.
+        asyncio.get_running_loop().call_soon(self._tasks[shard_id].cancel)
 
     async def _supervise(self, lease: Lease, before: asyncio.Task[None] | None) -> None:
         """Run a shard's task to whatever end, and tell the machine which it was."""

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from processor.core import commands as c
 from processor.core.chain import Body
-from processor.core.rows import AppRow, LinkRef, ShardRow, StreamKey
+from processor.core.rows import AppRow, LinkRef, ShardRow, StreamKey, claimed
 from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
 from processor.model import END, Position, Shard, StreamInfo
 from processor.runtime.lease_loop import Lease, LeaseLoop, LeasePorts
@@ -344,6 +345,22 @@ async def test_what_was_fetched_ahead_for_a_task_that_never_loads_it_makes_room_
     states.prefetched.keep(name(0), link, Body([b"0123456789"]))
     await asyncio.sleep(5)
     assert states.prefetched.find(name(0), link) is None
+    await world.close()
+
+
+@in_virtual_time
+async def test_a_task_that_is_cancelled_as_it_is_started_leaves_nothing_and_forgets_none() -> None:
+    """The one before it, which would not end, is still waited for by the next."""
+    world = town(1)
+    loop = world.worker()
+    await asyncio.sleep(5)
+    before = loop._tasks[name(0)]
+    row = claimed(loop._leases[name(0)].row, loop.worker_id, 0)
+    loop._carry_out(c.Run(row))
+    loop._carry_out(c.Cancel(row.id))
+    await asyncio.sleep(0.1)
+    assert not loop._leases
+    assert loop._tasks == {name(0): before}
     await world.close()
 
 
