@@ -7,7 +7,7 @@ name; the run ends there.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from tests.sim.truth import MarkSeen
 
 TIMING = Timing()
 ROUNDING_S = 1e-6
+READS_KEPT = 200  # four a second, for longer than a death takes
 READS_ROWS = frozenset(
     ("read_workers", "read_shards", "read_shard", "heartbeat", "join", "get", "list", "pin")
 )
@@ -42,7 +43,9 @@ class Seen:
 
     id: str = ""  # its present worker id
     valid_from: float | None = None  # its own time at the send of the last heartbeat that was good
-    reads: list[tuple[float, dict[str, int]]] = field(default_factory=list)  # of worker rows
+    reads: deque[tuple[float, dict[str, int]]] = field(  # of worker rows, without a failed one
+        default_factory=lambda: deque(maxlen=READS_KEPT)
+    )
 
 
 class Checkers:
@@ -80,12 +83,11 @@ class Checkers:
                 if result is not False and row.id == seen.id:
                     seen.valid_from = max(seen.valid_from or call.sent_at, call.sent_at)
             case "read_workers":
-                counters = {row.id: row.counter for row in result}
-                seen.reads = [*seen.reads[-40:], (call.host.monotonic(), counters)]
+                seen.reads.append((call.host.monotonic(), {row.id: row.counter for row in result}))
 
     def on_no_answer(self, call: Call) -> None:
         if call.kind == "read_workers":
-            self._seen_of(call.host).reads = []
+            self._seen_of(call.host).reads.clear()
 
     def on_effect(self, call: Call, result: Any) -> None:
         try:

@@ -8,6 +8,7 @@ aim         the next call of a kind (a claim, a commit, a mark …) meets its fa
             before or after it took effect, or its process crashes or freezes at that moment
 damage      a stored state that a row names is made unreadable
 deploy      processes are replaced one after the other
+deafness    a process hears late that its heartbeat was taken, and the next ones are lost
 refusal     for a while, the bus refuses some events for good
 """
 
@@ -24,7 +25,9 @@ from tests.sim.history import FAULTS_UNTIL_S, History
 from tests.sim.loop import Host, SimLoop
 from tests.sim.network import Fate, Garble, Service
 
-Kind = Literal["weather", "outage", "crash", "pause", "aim", "damage", "deploy", "refusal"]
+Kind = Literal[
+    "weather", "outage", "crash", "pause", "aim", "damage", "deploy", "deafness", "refusal"
+]
 Act = Literal[
     "lost before",
     "lost after",
@@ -34,18 +37,19 @@ Act = Literal[
     "freeze",
     "late",
     "overtaken",
+    "deafen",
 ]
 
 KINDS: tuple[Kind, ...] = (
     *("weather", "weather", "outage", "crash", "crash", "pause", "pause", "damage", "deploy"),
-    *("refusal", "aim", "aim", "aim", "aim", "aim", "aim"),
+    *("refusal", "deafness", "deafness", "aim", "aim", "aim", "aim", "aim", "aim"),
 )
 AIMS = (
     *("commit", "commit", "commit", "mark", "mark", "claim", "end", "release", "put", "heartbeat"),
     *("put_events", "put_events", "read_workers", "delete", "bury", "read_shards", "join"),
 )
 AT_RESHARDS = ("end", "end", "claim", "commit", "GetRecords")
-ACTS: tuple[Act, ...] = get_args(Act)
+ACTS: tuple[Act, ...] = get_args(Act)[:-1]  # the last is for heartbeats alone
 SERVICES: tuple[Service, ...] = ("table", "items", "objects", "kinesis", "bus", "letters")
 OUT: tuple[frozenset[Service], ...] = (
     frozenset(("table", "items")),
@@ -100,6 +104,7 @@ class Weather:
     slow: float = 0.0
     slow_s: float = 0.0
     garbled: float = 0.0
+    kind: str = ""  # of calls; else all
 
     def __str__(self) -> str:
         whom = ", ".join(sorted(host.name for host in self.hosts)) if self.hosts else "all"
@@ -107,8 +112,9 @@ class Weather:
         what = (f"{name} {getattr(self, name):g}" for name in chances if getattr(self, name))
         return f"{'+'.join(sorted(self.services))} for {whom}: {', '.join(what) or 'nothing'}"
 
-    def covers(self, host: Host, service: Service) -> bool:
-        return service in self.services and (self.hosts is None or host in self.hosts)
+    def covers(self, host: Host, service: Service, kind: str) -> bool:
+        is_of_it = service in self.services and self.kind in ("", kind)
+        return is_of_it and (self.hosts is None or host in self.hosts)
 
 
 @dataclass
@@ -150,9 +156,17 @@ class Air:
         for weather in self.weather:
             if self._loop.now >= weather.until_s:
                 self.weather = [one for one in self.weather if self._loop.now < one.until_s]
-            elif weather.covers(host, service):
+            elif weather.covers(host, service, kind):
                 self._blow(weather, service, kind, fate)
         return fate
+
+    def _deafen(self, host: Host, fate: Fate) -> None:
+        """An answer that comes just in time to count, and then none for longer than it counts."""
+        fate.back_s = self._rng.uniform(1.0, 1.9)
+        until_s = self._loop.now + self._rng.uniform(8, 14)
+        hosts = frozenset((host,))
+        lost = Weather(frozenset(("table",)), hosts, until_s, lost_before=1.0, kind="heartbeat")
+        self.weather.append(lost)
 
     def _blow(self, weather: Weather, service: Service, kind: str, fate: Fate) -> None:
         rng = self._rng
@@ -201,6 +215,8 @@ class Air:
             case "lost with its sender":  # who still has time to do something else before
                 fate.how = "lost before"
                 self._loop.in_the_world(self._rng.uniform(0.05, 4), self._act, aim, host, 0.0)
+            case "deafen":
+                self._deafen(host, fate)
             case "crash after":
                 fate.at_effect = lambda: self._act(aim, host, 0.0)
             case "freeze":

@@ -34,6 +34,7 @@ class Fleet:
         self._services, self._network, self._checkers = services, network, checkers
         self._log = log
         self._is_changed = False  # the pipeline file, by the last deploy
+        self.changing_s: tuple[float, float] | None = None  # from when to when
         self._tasks: set[asyncio.Task[None]] = set()
 
     def alive(self) -> list[Process]:
@@ -98,9 +99,11 @@ class Fleet:
             self._log.note(process, "goes on")
             self._loop.thaw(process)
 
-    async def deploy(self, rng: random.Random) -> None:
-        """One after the other; who has not left in time is killed."""
-        self._log.note(None, "a deploy begins")
+    async def deploy(self, rng: random.Random, *, changed: bool) -> None:
+        """One after the other; who has not left in time is killed. A change stays."""
+        began_at, is_change = self._loop.now, changed and not self._is_changed
+        self._is_changed = self._is_changed or changed
+        self._log.note(None, "a deploy begins" + " of a changed pipeline" * is_change)
         for process in self.alive():
             self.start()
             await asyncio.sleep(rng.uniform(1, 8))
@@ -109,6 +112,8 @@ class Fleet:
             self._tell_to_stop(process)
             await asyncio.wait([process.task], timeout=KILL_S)
             await self.crash(process)
+        if is_change:
+            self.changing_s = (began_at, self._loop.now)
 
     def _tell_to_stop(self, process: Process) -> None:
         self._log.note(process, "is told to stop")

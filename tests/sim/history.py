@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from processor.core.plan import Plan, compile
 from processor.local.kinesis_stream import hash_key_of
@@ -34,7 +34,13 @@ END_S = 600.0
 OUT_OF_ORDERNESS_MS = 5_000
 KEYS = tuple(f"k{i}" for i in range(16))
 HASHES = {key: hash_key_of(key) for key in KEYS}
-SIZES_MS = {"order": 60_000, "payment": 90_000}  # windows by type; other types have none
+TYPES = ("order", "order", "payment", "view", "other")  # nobody wants the last
+HIGHEST = AggregateSpec("highest", "max", "value")
+SIZES_MS = {
+    "order": 60_000,
+    "payment": 90_000,
+    "view": 60_000,
+}  # windows by type; other types have none
 
 ReshardKind = Literal["split", "merge", "scale"]
 
@@ -77,40 +83,39 @@ class History(NamedTuple):
 
 @cache
 def plan_of(checkpoint_ms: int, changed: bool = False) -> Plan:
-    """The pipeline; `changed` is the next release's: one rule is another, the other the same."""
+    """The pipeline. `changed` is the next release's: `orders` is the same, `payments` starts anew,
+    and `views` goes on with its state under another threshold."""
+    payment = AggregateSpec("lowest", "min", "value") if changed else HIGHEST
     rules = (
         _rule("orders", "order", AggregateSpec("total", "sum", "value")),
-        _rule("payments", "payment", AggregateSpec("highest", "max", "value")),
+        _rule("payments", "payment", payment),
+        _rule("views", "view", HIGHEST, {"above": 6 if changed else 5}),
     )
-    detect = DetectSpec("threshold", "threshold", "n", {"above": 6 if changed else 5})
     return compile(
         Pipeline(
             "sim",
             SourceSpec("ticks"),
             EventSpec("id", "at", "ms", "key", out_of_orderness_ms=OUT_OF_ORDERNESS_MS),
             {},
-            (rules[0], _watched(rules[1], detect)),
+            rules,
             StateSpec("table", checkpoint_ms=checkpoint_ms),
             DeadLetterSpec("dead"),
         )
     )
 
 
-def _rule(name: str, type_: str, aggregate: AggregateSpec) -> RuleSpec:
+def _rule(
+    name: str, type_: str, aggregate: AggregateSpec, threshold: dict[str, Any] | None = None
+) -> RuleSpec:
     return RuleSpec(
         name,
         {"type": [type_]},
         ("key",),
         WindowSpec(SIZES_MS[type_]),
         (AggregateSpec("n", "count"), aggregate),
+        (DetectSpec("threshold", "threshold", "n", threshold),) if threshold else (),
         emit_windows="bus",
         emit_anomalies="bus",
-    )
-
-
-def _watched(rule: RuleSpec, detect: DetectSpec) -> RuleSpec:
-    return RuleSpec(
-        **{name: getattr(rule, name) for name in rule.__struct_fields__} | {"detect": (detect,)}
     )
 
 
@@ -165,7 +170,7 @@ def _put(rng: random.Random, before: list[Put], at_s: float, key: str, number: i
     if draw < 0.03:
         return Put(at_s, key, b'{"id":"broken%d"' % number)
     behind_s = rng.uniform(0, 4.9) if draw < 0.5 else 0.0
-    type_ = rng.choice(("order", "order", "payment", "view"))
+    type_ = rng.choice(TYPES)
     at_ms = START_MS + int((at_s - behind_s) * 1000)
     return record(at_s, key, f"e{number}", type_, at_ms, rng.randrange(1, 1000))
 

@@ -37,7 +37,7 @@ PATHS = (
     "take-over from the dead",
     "write under an old epoch refused",
 )
-FAULTS = ("weather", "outage", "crash", "pause", "aim", "damage", "deploy", "refusal")
+FAULTS = ("weather", "outage", "crash", "pause", "aim", "damage", "deafness", "deploy", "refusal")
 JUDGED_FROM = 300  # seeds; in fewer, the rarest of the paths need not occur
 
 

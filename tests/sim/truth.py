@@ -10,14 +10,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from tests.sim.history import HASHES, OUT_OF_ORDERNESS_MS, SIZES_MS
 
 NEVER_MS = -(2**62)
-# Until children adopt their parents' open windows, those close in parts at the parent's end.
-ADOPTS = find_spec("processor.core.floors") is not None
 
 
 class Taken(NamedTuple):
@@ -95,8 +92,7 @@ def _begin(shard: Family, families: Mapping[str, Family], left: Mapping[str, _Le
     for family, parent in parents:
         state.floors += [(family.first, family.last, parent.watermark_ms), *parent.floors]
         state.seen |= parent.seen
-    lowest = min if ADOPTS else max
-    state.watermark_ms = lowest((parent.watermark_ms for _, parent in parents), default=NEVER_MS)
+    state.watermark_ms = min((parent.watermark_ms for _, parent in parents), default=NEVER_MS)
     return state
 
 

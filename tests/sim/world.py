@@ -142,13 +142,15 @@ class World:
                 aim = Aim(fault.at or rng.choice(AIMS), rng.choice(ACTS), skip)
                 self.air.aims.append(aim)
                 self.log.note(None, f"lies in wait: {aim.act} at a {aim.kind}")
+            case "deafness":
+                self.air.aims.append(Aim("heartbeat", "deafen", rng.randrange(4)))
             case "crash" if alive:
                 self.fleet.do(self.fleet.crash_and_restart(rng.choice(alive), rng.uniform(0.5, 20)))
             case "pause" if alive:
                 seconds = rng.uniform(*rng.choice((ZOMBIE_S, ZOMBIE_S, SHORT_S)))
                 self.fleet.do(self.fleet.pause(rng.choice(alive), seconds))
             case "deploy":
-                self.fleet.do(self.fleet.deploy(rng))
+                self.fleet.do(self.fleet.deploy(rng, changed=rng.random() < 0.6))
             case "damage":
                 self._damage(rng)
             case "refusal":
