@@ -8,6 +8,7 @@ name; the run ends there.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,7 @@ class Checkers:
         self._services = services
         self._note = log.note
         self._seen: dict[Host, Seen] = {}
+        self._removed: set[str] = set()
         self._claimers: dict[tuple[str, int], Host] = {}
         self._bodies: dict[str, bytes] = {}
         self._unanswered: dict[tuple[Host, str], ShardRow] = {}
@@ -114,16 +116,35 @@ class Checkers:
             self._note(call.host, f"buries {self.name_of(call.args[1])}")
             self.paths["burial"] += 1
         standing = self._services.content.shards
+        if len(standing) < len(self.rows):
+            self._on_removed(call.host, {id_ for _, id_ in standing})
         for (_, id_), row in standing.items():
             known = self.rows.get(id_)
             if known is not row:
                 self.rows[id_] = row
                 if known is None:
+                    self._check_created(id_)
                     self._note(call.host, f"creates the row of {short(id_)}")
                 elif (known.owner, known.epoch, known.commit) != (row.owner, row.epoch, row.commit):
                     self._check_change(call, known, row)
         if call.operation in ("write", "end") and not result.applied:
             self._on_refused(call)
+
+    def _check_created(self, shard_id: str) -> None:
+        if shard_id in self._removed:
+            raise Breach("housekeeping", f"the row of {short(shard_id)} is back: it had ended")
+
+    def _on_removed(self, host: Host, left: set[str]) -> None:
+        """A row may go when its shard has ended and the stream has forgotten it."""
+        for shard_id in sorted(self.rows.keys() - left):
+            row = self.rows.pop(shard_id)
+            self._removed.add(shard_id)
+            self._note(host, f"removes the row of {short(shard_id)}")
+            if not row.ended or shard_id in self._listed():
+                raise Breach("housekeeping", f"{host.name} removed the row of {short(shard_id)}")
+
+    def _listed(self) -> Collection[str]:
+        return self._services.model.streams[STREAM].shards
 
     def _check_change(self, call: Call, before: ShardRow, after: ShardRow) -> None:
         kind = "end" if after.ended else write_kind(before, after)
@@ -138,7 +159,7 @@ class Checkers:
             raise Breach("old epoch", f"{call.host.name} wrote: {detail}")
         self._note(call.host, f"{kind}s {short(after.id)} {after.position} (commit {after.commit})")
         if kind == "release":
-            self.paths["release to a named successor" if after.successor else "release"] += 1
+            self.paths[self._path_of_release(after)] += 1
             return
         if after.commit != before.commit + 1:
             raise Breach("old epoch", f"commit {after.commit} after {before.commit}: {detail}")
@@ -169,6 +190,14 @@ class Checkers:
             if parents == 1 and self._parents(before.shard.parents[0]):
                 self.paths["split of a split"] += 1
         self._note(host, f"claims {id_} at epoch {after.epoch} ({path})")
+
+    def _path_of_release(self, after: ShardRow) -> str:
+        if after.successor is None:
+            return "release to anybody"
+        heir = self._services.content.workers.get((after.stream, after.successor))
+        ready = heir.ready if heir is not None else ()
+        is_ready = any(one.shard_id == after.id and one.epoch == after.epoch for one in ready)
+        return "release to one who is ready" if is_ready else "release to one who is not ready"
 
     def _path_of(self, before: ShardRow, after: ShardRow) -> str:
         if before.owner == after.owner:
@@ -225,7 +254,8 @@ class Checkers:
         return key in self._services.content.blobs or key in self._services.blobs
 
     def _check_deleted(self, call: Call) -> None:
-        named = set().union(*map(keys_of, self.rows.values()))
+        needed = [row for row in self.rows.values() if not row.ended or row.id in self._listed()]
+        named = set().union(*map(keys_of, needed))
         wrong = named.intersection(call.args[0])
         if wrong:
             raise Breach("missing object", f"{call.host.name} deleted {wrong}, which rows name")

@@ -38,6 +38,7 @@ Act = Literal[
     "late",
     "overtaken",
     "deafen",
+    "deafen later",
 ]
 
 KINDS: tuple[Kind, ...] = (
@@ -49,7 +50,7 @@ AIMS = (
     *("put_events", "put_events", "read_workers", "delete", "bury", "read_shards", "join"),
 )
 AT_RESHARDS = ("end", "end", "claim", "commit", "GetRecords")
-ACTS: tuple[Act, ...] = get_args(Act)[:-1]  # the last is for heartbeats alone
+ACTS: tuple[Act, ...] = get_args(Act)[:-2]  # the last two come by deafness alone
 SERVICES: tuple[Service, ...] = ("table", "items", "objects", "kinesis", "bus", "letters")
 OUT: tuple[frozenset[Service], ...] = (
     frozenset(("table", "items")),
@@ -119,11 +120,13 @@ class Weather:
 
 @dataclass
 class Aim:
-    """The next call of that kind, by whomever."""
+    """The next call of that kind, by whomever or by one process."""
 
     kind: str
     act: Act
-    skip: int  # so many are let pass first
+    skip: int = 0  # so many are let pass first
+    by: Host | None = None
+    after_s: float = 0.0  # from the call to what happens, where that waits
 
 
 class Air:
@@ -162,11 +165,11 @@ class Air:
 
     def _deafen(self, host: Host, fate: Fate) -> None:
         """An answer that comes just in time to count, and then none for longer than it counts."""
-        fate.back_s = self._rng.uniform(1.0, 1.9)
+        fate.back_s = self._rng.uniform(1.3, 1.95)
         until_s = self._loop.now + self._rng.uniform(8, 14)
         hosts = frozenset((host,))
         lost = Weather(frozenset(("table",)), hosts, until_s, lost_before=1.0, kind="heartbeat")
-        self.weather.append(lost)
+        self._loop.in_the_world(0.0, self.weather.append, lost)  # this one is only late
 
     def _blow(self, weather: Weather, service: Service, kind: str, fate: Fate) -> None:
         rng = self._rng
@@ -193,7 +196,7 @@ class Air:
 
     def _take_aim(self, host: Host, kind: str, fate: Fate) -> None:
         for aim in self.aims:
-            if aim.kind != kind:
+            if aim.kind != kind or aim.by not in (None, host):
                 continue
             if aim.skip:
                 aim.skip -= 1
@@ -217,6 +220,9 @@ class Air:
                 self._loop.in_the_world(self._rng.uniform(0.05, 4), self._act, aim, host, 0.0)
             case "deafen":
                 self._deafen(host, fate)
+            case "deafen later":
+                then = Aim("heartbeat", "deafen", by=host)
+                self._loop.in_the_world(aim.after_s, self.aims.append, then)
             case "crash after":
                 fate.at_effect = lambda: self._act(aim, host, 0.0)
             case "freeze":

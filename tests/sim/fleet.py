@@ -7,6 +7,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
+from processor.core.pipeline import Totals
 from tests.sim.checkers import Breach, Checkers
 from tests.sim.history import History, plan_of
 from tests.sim.log import Log
@@ -44,6 +45,11 @@ class Fleet:
     def windows_open(self) -> int:
         views = (view for p in self.alive() for view in p.worker.shards().values())
         return sum(view.windows_open for view in views)
+
+    def totals(self) -> dict[str, Totals]:
+        """What became of the records of each shard that is followed, as `/status` tells it."""
+        views = [view for p in self.alive() for view in p.worker.shards().items()]
+        return {shard_id: view.totals for shard_id, view in views}
 
     # ---- a process
 

@@ -127,7 +127,7 @@ def history(seed: int) -> History:
         workers=rng.choice((3, 3, 3, 4)),
         shards=rng.choice((4, 4, 5)),
         drift=rng.choice((0.0, 0.001, 0.01)),
-        checkpoint_ms=rng.choice((5_000, 8_000, 15_000)),
+        checkpoint_ms=rng.choice((5_000, 8_000, 10_000, 15_000)),
         lulls=lulls,
         puts=_puts(rng, lulls),
         reshards=_reshards(rng),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from processor.core.events import dead_letter_id
@@ -14,7 +13,7 @@ from tests.sim.checkers import Breach, keys_of
 from tests.sim.history import SIZES_MS, history
 from tests.sim.loop import SimLoop, run
 from tests.sim.services import STREAM
-from tests.sim.truth import Family, Truth, truth
+from tests.sim.truth import Truth, truth
 from tests.sim.world import World
 from tests.virtual_time import START_MS
 
@@ -62,21 +61,15 @@ def run_seed(seed: int) -> Outcome:
 
 def judge(world: World) -> None:
     """At the end: every record is where it belongs, and nothing else is left."""
-    found = truth(_families(world), world.traffic.taken, world.checkers.marks)
+    found = truth(world.traffic.families(), world.traffic.taken, world.checkers.marks)
     _check_windows(world, found)
     _check_broken(world, found)
+    _check_counts(world, found)
     _check_objects(world)
     _check_workers(world)
     world.checkers.paths["late records"] += found.late.total()
     world.checkers.paths["duplicate records"] += found.duplicates.total()
     world.checkers.paths["broken records"] += len(found.broken)
-
-
-def _families(world: World) -> Iterator[Family]:
-    for shard in world.services.model.streams[STREAM].shards.values():
-        yield Family(
-            shard.shard_id, shard.hash_range.first, shard.hash_range.last, shard.parent_ids
-        )
 
 
 def _check_windows(world: World, found: Truth) -> None:
@@ -139,16 +132,32 @@ def _check_broken(world: World, found: Truth) -> None:
         raise Breach("lost record", f"{len(wanted - arrived)} broken records are in no dead letter")
 
 
+def _check_counts(world: World, found: Truth) -> None:
+    """What a shard says of its records' fate: drops are counted, or they are losses."""
+    broken = Counter(shard_id for shard_id, _ in found.broken)
+    for shard_id, totals in sorted(world.totals.items()):
+        counters = (found.records, found.duplicates, found.late, broken)
+        wanted = tuple(counter[shard_id] for counter in counters)
+        said = (totals.records, totals.duplicates, totals.late, totals.rejects)
+        if said != wanted:
+            what = "records, duplicates, late, rejects"
+            raise Breach("counts", f"{what} of {shard_id}: {said} instead of {wanted}")
+
+
 def _check_objects(world: World) -> None:
-    """What rows name is there, and nothing else is."""
-    rows = {row.id: row for row in world.services.content.shards.values()}
+    """What rows name is there, nothing else is, and of shards that are gone nothing is."""
+    services = world.services
+    rows = {row.id: row for row in services.content.shards.values()}
     named = set().union(*map(keys_of, rows.values()))
-    there = {*world.services.content.blobs, *world.services.blobs}
-    if named - there:
-        raise Breach("missing object", f"{sorted(named - there)}")
-    orphans = {key for key in there - named if not rows[key.split("/")[1]].ended}
-    if orphans:
-        raise Breach("orphaned object", f"{sorted(orphans)}")
+    there = {*services.content.blobs, *services.blobs}
+    if named != there:
+        missing, orphaned = sorted(named - there), sorted(there - named)
+        checker = "missing object" if missing else "orphaned object"
+        raise Breach(checker, f"missing {missing}, orphaned {orphaned}")
+    beginners = (row for row in rows.values() if not row.pairs[0].commit)  # they need parents
+    needed = {parent for row in beginners for parent in row.shard.parents}
+    if left := rows.keys() - services.model.streams[STREAM].shards.keys() - needed:
+        raise Breach("housekeeping", f"rows of {sorted(left)} are left")
 
 
 def _check_workers(world: World) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from processor.core.rows import ShardRow
 from processor.local.kinesis_model import NewRecord
+from processor.local.kinesis_shards import Shard
 from tests.sim.history import HASHES, RECORDS_UNTIL_S, SIZES_MS, Put, Reshard, record
 from tests.sim.loop import SimLoop
 from tests.sim.services import STREAM, Services
-from tests.sim.truth import Taken
+from tests.sim.truth import Family, Taken
 
 STRAGGLER_S_MAX = 25.0  # after the mark that makes it late; an idle shard is judged after 30 s
 
@@ -24,6 +25,7 @@ class Traffic:
         self._rng = random.Random(f"traffic/{seed}")
         self._latest: dict[tuple[str, str], int] = {}  # (key, type) → event time
         self._stragglers = 0
+        self._forgotten: list[Family] = []
 
     def put(self, batch: list[Put]) -> None:
         now_ms = self._services.now_ms()
@@ -34,6 +36,21 @@ class Traffic:
             assert number is not None, "the stream's limits are above what is put"
             self._latest[one.key, one.type] = one.at_ms
             self.taken.append(Taken(where.shard_id, number, one.payload))
+
+    def families(self) -> Iterator[Family]:
+        """All shards that there ever were, parents first."""
+        yield from self._forgotten
+        for shard in self._services.model.streams[STREAM].shards.values():
+            if shard.shard_id not in {family.shard_id for family in self._forgotten}:
+                yield _family(shard)
+
+    def forget_closed(self) -> None:
+        """Retention passes: the stream forgets its closed shards, which all were read."""
+        shards = self._services.model.streams[STREAM].shards
+        self._forgotten = [_family(shard) for shard in shards.values()]
+        for shard in [shard for shard in shards.values() if not shard.is_open]:
+            del shards[shard.shard_id]
+        self._note(f"the stream forgets {len(self._forgotten) - len(shards)} closed shards")
 
     def on_mark(self, row: ShardRow) -> None:
         """An idle shard's time is about to go on: now and then, a record comes that is too old."""
@@ -74,3 +91,8 @@ class Traffic:
                 grows = reshard.draw < 0.5 or len(open_) < 4
                 stream.scale(len(open_) + (1 if grows else -1), now_ms)
                 self._note(f"scales from {len(open_)} shards to {len(stream.open_shards)}")
+
+
+def _family(shard: Shard) -> Family:
+    hashes = shard.hash_range
+    return Family(shard.shard_id, hashes.first, hashes.last, shard.parent_ids)

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from processor.core.pipeline import Totals
 from tests.sim.checkers import Breach, Checkers, short
 from tests.sim.faults import (
     ACTS,
@@ -43,6 +44,9 @@ from tests.sim.services import STREAM, Services
 from tests.sim.traffic import Traffic
 from tests.virtual_time import START_MS
 
+# A process becomes deaf so long before a checkpoint falls due: its next heartbeat comes within 3 s
+# and counts for 6 s, its answer may be 2 s late, and a checkpoint waits for the next page.
+HEARD_S = 6.5
 STEP_S = 1.0  # how often a breach is looked for
 
 
@@ -57,6 +61,7 @@ class World:
         self.air = Air(loop, history.seed, self._on_aim, self.traffic.on_mark)
         network = Network(loop, self.air, self.checkers)
         self.fleet = Fleet(loop, history, services, network, self.checkers, self.log)
+        self.totals: dict[str, Totals] = {}  # by shard, when all was counted
         self._rng = random.Random(f"world/{history.seed}")
 
     async def play(self) -> None:
@@ -85,6 +90,8 @@ class World:
     async def _close(self) -> None:
         """One more worker takes everything over; its claims sweep what earlier owners left."""
         closing_s = self.loop.now
+        self.totals = self.fleet.totals()
+        self.traffic.forget_closed()
         leaving = [p for p in self.fleet.processes if not p.is_dead]
         last = self.fleet.start()
         await self._until(closing_s + 5)
@@ -143,7 +150,7 @@ class World:
                 self.air.aims.append(aim)
                 self.log.note(None, f"lies in wait: {aim.act} at a {aim.kind}")
             case "deafness":
-                self.air.aims.append(Aim("heartbeat", "deafen", rng.randrange(4)))
+                self._deafen(rng)
             case "crash" if alive:
                 self.fleet.do(self.fleet.crash_and_restart(rng.choice(alive), rng.uniform(0.5, 20)))
             case "pause" if alive:
@@ -160,6 +167,12 @@ class World:
     def _blow(self, name: str, what: Any) -> None:
         self.air.weather.append(what)
         self.log.note(None, f"{name}: {what}")
+
+    def _deafen(self, rng: random.Random) -> None:
+        """So that the next checkpoint falls due when the last heartbeat is about to be too old."""
+        after_s = max(0.0, self.history.checkpoint_ms / 1_000 - HEARD_S)
+        self.air.aims.append(Aim("commit", "deafen later", rng.randrange(4), after_s=after_s))
+        self.log.note(None, "lies in wait: a heartbeat's answer is late, and the next are lost")
 
     def _damage(self, rng: random.Random) -> None:
         """A state that has an older one beside it can't be read any more, and its owner crashes."""
