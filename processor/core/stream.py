@@ -30,9 +30,8 @@ class Part(NamedTuple):
 def parts(value: Any, path: str = "") -> Iterator[Part]:
     """The message that `value` makes, lazily, and in an order that depends on `value` only."""
     if isinstance(value, Struct) and _is_a_map(value):
-        names = {field.encode_name: field.name for field in msgspec.structs.fields(value)}
-        fields = {encoded: getattr(value, name) for encoded, name in names.items()}
-        yield from _map(fields, path)
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        yield from _map({encoded: getattr(value, name) for encoded, name in names}, path)
     elif isinstance(value, dict):
         yield from _map(value, path)
     elif isinstance(value, bytes | bytearray | memoryview):

@@ -13,6 +13,7 @@ import contextvars
 import heapq
 import math
 from asyncio.base_events import BaseEventLoop
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ class Host:
         self.is_frozen = False
         self.is_dead = False
         self.thawed_at = -1.0
-        self.held: list[asyncio.Handle] = []
+        self.held: list[Handle] = []
 
     # As `ports.Clock`, for whatever runs here:
 
@@ -68,32 +69,57 @@ class Host:
         return true_s
 
 
+class Handle:
+    """A callback that was asked for; `asyncio.Handle` without what debugging needs."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled")
+
+    def __init__(self, callback: Any, args: tuple[Any, ...], context: contextvars.Context) -> None:
+        self.callback, self.args, self.context = callback, args, context
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self.callback = self.args = None
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+
 class SimLoop(BaseEventLoop):
-    """The event loop of all processes and of the world around them."""
+    """The event loop of all processes and of the world around them.
+
+    Of the base it keeps tasks and futures, and the way to run to a future's end. An exception in a
+    callback is the simulator's own mistake, and ends the run.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._due: deque[Handle] = deque()
+        self._timers: list[tuple[float, int, Handle]] = []
+        self._timers_set = 0  # two of one moment go in the order in which they were set
 
     def time(self) -> float:
         host = CURRENT.get()
         return self.now if host is None else host.local(self.now)
 
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = Handle(callback, args, context or contextvars.copy_context())
+        self._due.append(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         host = CURRENT.get()
         true_s = when if host is None else host.true(when)
-        return super().call_at(true_s, callback, *args, context=context)
-
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        # As the base's, without its checks for debugging: half of all that a run does comes by.
-        handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)  # type: ignore[attr-defined]
-        return handle
+        return self._set(true_s, Handle(callback, args, context or contextvars.copy_context()))
 
     def in_the_world(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back after true seconds, whatever becomes of the process that asks."""
-        handle = asyncio.TimerHandle(self.now + delay_s, callback, args, self, _WORLD)
-        heapq.heappush(self._scheduled, handle)  # type: ignore[attr-defined]
+        self._set(self.now + delay_s, Handle(callback, args, _WORLD))
 
     def freeze(self, host: Host) -> None:
         host.is_frozen = True
@@ -101,27 +127,34 @@ class SimLoop(BaseEventLoop):
     def thaw(self, host: Host) -> None:
         host.is_frozen = False
         host.thawed_at = self.now
-        self._ready.extend(host.held)  # type: ignore[attr-defined]
+        self._due.extend(host.held)
         host.held.clear()
 
+    def _set(self, true_s: float, handle: Handle) -> Handle:
+        self._timers_set += 1
+        heapq.heappush(self._timers, (true_s, self._timers_set, handle))
+        return handle
+
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)
-        if not ready:
-            assert scheduled, "everybody waits, and no timer is set: nothing will ever happen"
-            self.now = max(self.now, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self.now:
-            ready.append(heapq.heappop(scheduled))
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            host = handle._context.get(CURRENT)
-            if host is not None and host.is_frozen:
-                host.held.append(handle)
-            else:
-                handle._run()
+        """What the base calls in a loop until it is told to stop."""
+        due, timers = self._due, self._timers
+        while not self._stopping:  # type: ignore[attr-defined]
+            if not due:
+                assert timers, "everybody waits, and no timer is set: nothing will ever happen"
+                while timers[0][2].is_cancelled:
+                    heapq.heappop(timers)
+                self.now = max(self.now, timers[0][0])
+            while timers and timers[0][0] <= self.now:
+                due.append(heapq.heappop(timers)[2])
+            for _ in range(len(due)):
+                handle = due.popleft()
+                if handle.is_cancelled:
+                    continue
+                host = handle.context.get(CURRENT)
+                if host is not None and host.is_frozen:
+                    host.held.append(handle)
+                else:
+                    handle.context.run(handle.callback, *handle.args)
 
 
 def run(main: Callable[[SimLoop], Coroutine[Any, Any, T]]) -> T:

@@ -32,7 +32,7 @@ from tests.sim.services import (
 
 # Production's rates under load; idle shards are asked less often, for each read costs us 0.3 ms.
 # Two answers may lie 5 s apart for a shard to count as idle.
-PACE = Pace(caught_up_s=1.5, caught_up_s_max=4.0)
+PACE = Pace(caught_up_s=2.5, caught_up_s_max=4.5)
 BUDGET_BYTES = 64 * 1024 * 1024
 
 Tell = Callable[["Process", str, str], None]  # what, and of what
