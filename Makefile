@@ -24,7 +24,7 @@ pytest := .venv/bin/python -m pytest
 compile = .venv-lock/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: demo test sim lint format docs lock image clean help .venv .venv-emulator .venv-node .venv-lock
+.PHONY: demo test sim sim-bugs lint format docs lock image clean help .venv .venv-emulator .venv-node .venv-lock
 
 demo: $(dev_stamp) $(emulator_stamp)  ## The whole service on this machine, with traffic (ARGS="--output json")
 	@.venv/bin/processor demo $(ARGS)
@@ -37,6 +37,9 @@ lint: $(dev_stamp)  ## The tests that are lints: ruff, mypy, hadolint, what may 
 
 sim: $(dev_stamp)  ## Simulated histories full of faults (SEEDS=1000 FIRST=0; ARGS="--seed 7" tells one)
 	@.venv/bin/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+sim-bugs: $(dev_stamp)  ## How many histories it takes to find each planted bug (FIRST=0)
+	@.venv/bin/python -m tests.sim.planted --first $(FIRST) $(ARGS)
 
 format: $(dev_stamp)  ## Rewrite the sources as ruff wants them
 	@.venv/bin/ruff check --fix-only .
@@ -63,8 +66,8 @@ clean:  ## Remove all that make made, environments included
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .run
 
 help:
-	@echo "make demo | test | sim | lint | format | docs | lock | image | clean   (PYTHON=… names the interpreter)"; echo
-	@sed -n 's/^\([a-z]*\):.*  ## /  \1\t/p' $(MAKEFILE_LIST)
+	@echo "make demo | test | sim | sim-bugs | lint | format | docs | lock | image | clean   (PYTHON=… names the interpreter)"; echo
+	@sed -n 's/^\([a-z-]*\):.*  ## /  \1\t/p' $(MAKEFILE_LIST)
 
 .venv: $(dev_stamp); @:
 .venv-emulator: $(emulator_stamp); @:

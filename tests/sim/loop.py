@@ -74,8 +74,11 @@ class Handle:
 
     __slots__ = ("args", "callback", "context", "is_cancelled")
 
-    def __init__(self, callback: Any, args: tuple[Any, ...], context: contextvars.Context) -> None:
-        self.callback, self.args, self.context = callback, args, context
+    def __init__(
+        self, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> None:
+        self.callback, self.args = callback, args
+        self.context = contextvars.copy_context() if context is None else context
         self.is_cancelled = False
 
     def cancel(self) -> None:
@@ -105,7 +108,7 @@ class SimLoop(BaseEventLoop):
         return self.now if host is None else host.local(self.now)
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = Handle(callback, args, context or contextvars.copy_context())
+        handle = Handle(callback, args, context)
         self._due.append(handle)
         return handle
 
@@ -115,7 +118,7 @@ class SimLoop(BaseEventLoop):
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         host = CURRENT.get()
         true_s = when if host is None else host.true(when)
-        return self._set(true_s, Handle(callback, args, context or contextvars.copy_context()))
+        return self._set(true_s, Handle(callback, args, context))
 
     def in_the_world(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back after true seconds, whatever becomes of the process that asks."""

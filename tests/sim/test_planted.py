@@ -1,0 +1,35 @@
+"""The simulator finds what it must: each planted bug, by a checker that is right for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.sim.planted import Bug, bugs, hunt, plant
+
+NAMES = {
+    "validity_from_the_answer",
+    "no_drift_margin",
+    "release_without_epoch",
+    "checkpoint_before_put",
+    "child_before_second_parent",
+    "deleted_one_commit_early",
+    "idle_before_its_mark",
+    "dead_by_failed_reads",
+}
+
+
+def test_no_planted_bug_has_got_lost() -> None:
+    assert {bug.name for bug in bugs()} == NAMES
+
+
+@pytest.mark.parametrize("bug", bugs(), ids=lambda bug: bug.name)
+def test_a_planted_bug_fits_the_present_code(bug: Bug, tmp_path: Path) -> None:
+    plant(bug, tmp_path)
+
+
+@pytest.mark.parametrize("bug", bugs(), ids=lambda bug: bug.name)
+def test_a_planted_bug_is_caught_for_the_right_reason(bug: Bug) -> None:
+    found = hunt(bug, bug.seed)
+    assert found.checker in bug.checkers, f"after {found.tried} seeds from {bug.seed}: {found.what}"
