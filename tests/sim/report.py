@@ -13,7 +13,6 @@ PATHS = (
     "ambiguous write settled as applied",
     "ambiguous write settled as not applied",
     "burial",
-    "claim of what is free",
     "duplicate records",
     "broken records",
     "falls back to the older pair",
