@@ -151,7 +151,7 @@ def _check_counts(world: World, found: Truth) -> None:
 def _check_objects(world: World) -> None:
     """What rows name is there, nothing else is, and of shards that are gone nothing is.
 
-    A removal that got lost at a shard's end is made up for when its row goes, and that stays while a
+    A removal that got lost at a shard's end is made up for when its row goes; that stays while a
     child has not got on from its beginning.
     """
     services = world.services
