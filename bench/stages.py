@@ -49,7 +49,7 @@ STAGES: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "max": ((Max, "update"),),
     "mean": ((Mean, "update"),),
     "close windows": ((WindowTable, "close"), (Rule, "close"), (Rule, "due_ends")),
-    "detectors": ((Scorer, "observe"),),
+    "detectors": ((Scorer, "judge"),),
     "the rest": ((ShardPipeline, "feed"),),
 }
 

@@ -238,7 +238,11 @@ def speaks_as_it_should(worker: Worker) -> None:
         assert set(line) <= set(FIELDS), line
         assert {"@timestamp", "level", "event", "message", "service", "stream"} <= set(line), line
         assert line["level"] in LEVELS
-    assert [line["event"] for line in lines[:2]] == ["serving", "worker_joined"]
+    assert [line["event"] for line in lines[:3]] == [
+        "serving",
+        "generation",
+        "worker_joined",
+    ]
     assert [line["event"] for line in lines[-1:]] == ["stopped"]
 
 
