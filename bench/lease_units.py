@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from processor.core.rows import ShardRow, StreamKey, WorkerRow
+from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow
 from processor.ports import Written
 from processor.stores import dynamodb_items as items
 from processor.stores.dynamodb import CREATED_AT_ONCE

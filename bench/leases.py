@@ -16,7 +16,7 @@ from msgspec import Struct
 from bench.harness import Measure, Options, Report, Table, figure
 from bench.lease_fleet import Fleet
 from bench.lease_units import Units, read_units, write_units
-from processor.core.commands import Timing
+from processor.core.leases.commands import Timing
 from tests.virtual_time import run as in_virtual_time
 
 NAME = "leases"

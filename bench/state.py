@@ -24,9 +24,9 @@ import orjson
 from bench.harness import Measure, Options, Report, Table, figure, ratios
 from bench.results import ResultsDiffer
 from processor.core.columns import Columns
+from processor.core.leases.rows import StreamKey, claimed, fresh_row
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan, compile
-from processor.core.rows import StreamKey, claimed, fresh_row
 from processor.model import (
     TRIM_HORIZON,
     AggregateSpec,

@@ -19,9 +19,9 @@ from msgspec import to_builtins
 from processor import app
 from processor.app import LeaseTools
 from processor.cli import Parser, add_verb, load_pipeline, write_json
-from processor.core import seeking
-from processor.core.lineage import is_readable
-from processor.core.rows import ShardRow, WorkerRow
+from processor.core.leases import seeking
+from processor.core.leases.lineage import is_readable
+from processor.core.leases.rows import ShardRow, WorkerRow
 from processor.errors import UsageError
 from processor.model import Pipeline
 from processor.runtime.lease_admin import LeaseAdmin, Leases, owners_of

@@ -16,9 +16,9 @@ from processor.app import LeaseTools
 from processor.cli import Parser, write_json
 from processor.cli_leases import apply, need_yes, say, write_table
 from processor.config.values import Wrong, parse_duration
-from processor.core import kcl, placing, seeking
-from processor.core.placing import Place
-from processor.core.rows import ShardRow
+from processor.core.leases import kcl, placing, seeking
+from processor.core.leases.placing import Place
+from processor.core.leases.rows import ShardRow
 from processor.errors import ConfigError, UsageError
 from processor.model import END, Pipeline, Position
 from processor.runtime import kcl_import

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
+from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.errors import RetentionGap
 from processor.model import DeadLetter, DerivedEvent, Page, Position, Shard, Step, StreamInfo
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from processor.core.chain import Body, Chain
-from processor.core.chain_reader import Opening
-from processor.core.chain_writer import Packed, Packing
-from processor.core.stream import Part, whole
+from processor.core.stored.chain import Body, Chain
+from processor.core.stored.chain_reader import Opening
+from processor.core.stored.chain_writer import Packed, Packing
+from processor.core.stored.stream import Part, whole
 
 
 def packed(message: bytes | Iterable[Part], chain: Chain | None = None) -> Packed:

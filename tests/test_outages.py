@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from processor.core.commands import Timing
+from processor.core.leases.commands import Timing
 from processor.local.door import Door
 from processor.local.emulator import Emulator
 from processor.local.kinesis_faults import Fault

@@ -18,12 +18,13 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
-from processor.core import events, floors, intake, sections, splitting, stream, versions
+from processor.core import events, floors, intake, sections, splitting, versions
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
 from processor.core.plan import Plan
 from processor.core.rules import Heritage, Output, Rule, Saved
+from processor.core.stored import stream
 from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
 from processor.model import (

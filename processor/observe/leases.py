@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from processor.core.generations import advice
-from processor.core.rows import ShardRow
+from processor.core.leases.generations import advice
+from processor.core.leases.rows import ShardRow
 from processor.errors import Outage, StreamReplaced, Throttled
 from processor.observe.board import Board
 

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Iterable
 from math import sqrt
 
-from processor.core.stream import Part
+from processor.core.stored.stream import Part
 from processor.model import Position
 from processor.ports import Clock
 from processor.runtime.lease import Lease

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from processor.core import kcl
-from processor.core.kcl import KclLease
-from processor.core.rows import StreamKey
+from processor.core.leases import kcl
+from processor.core.leases.kcl import KclLease
+from processor.core.leases.rows import StreamKey
 from processor.runtime.lease_admin import LeaseAdmin
 
 LOOKS = 4  # at the table while it is watched: KCL renews each lease three times in its duration

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from processor.core.rows import (
+from processor.core.leases.rows import (
     Pair,
     ShardRow,
     committed,
@@ -27,8 +27,8 @@ from processor.core.rows import (
     of_generation,
     unreferenced,
 )
-from processor.core.seeking import inherits
-from processor.core.stream import Part, whole
+from processor.core.leases.seeking import inherits
+from processor.core.stored.stream import Part, whole
 from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import Mark, Position, Shard
 from processor.ports import Clock, LeaseTable, Written

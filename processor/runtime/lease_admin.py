@@ -14,10 +14,10 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from processor.core.commands import Timing
-from processor.core.liveness import Liveness
-from processor.core.rows import ShardRow, StreamKey, WorkerRow, released
-from processor.core.seeking import Change, known
+from processor.core.leases.commands import Timing
+from processor.core.leases.liveness import Liveness
+from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow, released
+from processor.core.leases.seeking import Change, known
 from processor.errors import Outage, Refused, Unavailable
 from processor.model import Position, Shard, StreamInfo
 from processor.ports import Clock, LeaseTable, Written

@@ -15,10 +15,10 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from processor.core import commands as c
-from processor.core.leases import Machine
-from processor.core.rows import ShardRow
-from processor.core.stages import Stage, TaskEnd
+from processor.core.leases import commands as c
+from processor.core.leases.machine import Machine
+from processor.core.leases.rows import ShardRow
+from processor.core.leases.stages import Stage, TaskEnd
 from processor.errors import (
     LeaseLost,
     Outage,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from processor.core.rows import ShardRow
+from processor.core.leases.rows import ShardRow
 from processor.errors import StreamReplaced
 
 CheckpointOutcome = Literal["committed", "lost", "failed"]

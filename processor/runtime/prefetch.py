@@ -6,8 +6,8 @@ no room isn't fetched ahead: it is then loaded as any other state, only later.
 
 from __future__ import annotations
 
-from processor.core.chain import Body
-from processor.core.rows import LinkRef
+from processor.core.leases.rows import LinkRef
+from processor.core.stored.chain import Body
 
 # The states of some tens of shards, or that of one with 100,000 keys and a full detector.
 BYTES_MAX = 512 * 1024 * 1024

@@ -19,10 +19,10 @@ from msgspec import Struct, field
 
 from processor.core import pages
 from processor.core.events import dead_letter_id
+from processor.core.leases.rows import MARKS_MAX
 from processor.core.pipeline import ShardPipeline, Totals
 from processor.core.plan import Plan
 from processor.core.progress import Idle, Unread, is_note_due
-from processor.core.rows import MARKS_MAX
 from processor.errors import RetentionGap, StateUnreadable
 from processor.model import (
     END,

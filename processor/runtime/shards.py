@@ -7,11 +7,11 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from processor.core.discovery import Discovery, Found
-from processor.core.generations import registered
-from processor.core.lineage import children_of, heirs, undiscovered
+from processor.core.leases.discovery import Discovery, Found
+from processor.core.leases.generations import registered
+from processor.core.leases.lineage import children_of, heirs, undiscovered
+from processor.core.leases.rows import AppRow, ShardRow, StreamKey
 from processor.core.progress import start_position
-from processor.core.rows import AppRow, ShardRow, StreamKey
 from processor.errors import StreamReplaced, Unavailable
 from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable

@@ -12,10 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from processor.core.chain import SEGMENT_BYTES, Body, Chain
-from processor.core.chain_reader import Opening
-from processor.core.chain_writer import Packed, Packing
-from processor.core.rows import (
+from processor.core.leases.rows import (
     Link,
     LinkRef,
     Place,
@@ -26,7 +23,10 @@ from processor.core.rows import (
     state_key,
     state_prefix,
 )
-from processor.core.stream import Part
+from processor.core.stored.chain import SEGMENT_BYTES, Body, Chain
+from processor.core.stored.chain_reader import Opening
+from processor.core.stored.chain_writer import Packed, Packing
+from processor.core.stored.stream import Part
 from processor.errors import StateUnreadable, Unavailable
 from processor.ports import ObjectStore
 from processor.runtime.prefetch import Prefetched

@@ -8,9 +8,9 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from processor.core import commands as c
-from processor.core.audit import describe
-from processor.core.leases import Machine
+from processor.core.leases import commands as c
+from processor.core.leases.audit import describe
+from processor.core.leases.machine import Machine
 from processor.ports import Clock, LeaseTable, ObjectStore
 from processor.runtime.lease_observer import LeaseObserver
 from processor.runtime.shards import LISTING_TIMEOUT_S, Listing, Shards

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from processor.core.commands import Timing
-from processor.core.generations import advice
+from processor.core.leases.commands import Timing
+from processor.core.leases.generations import advice
 from processor.core.pipeline import generation
 from processor.ports import Clock, ReadObserver
 from processor.runtime.lease import Lease

@@ -14,7 +14,7 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from processor.aws_errors import FOREIGN, Subject, code_of, translated, translation
-from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
+from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.errors import Outage
 from processor.ports import Written
 from processor.stores import dynamodb_items as items

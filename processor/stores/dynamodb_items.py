@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from processor.core.rows import (
+from processor.core.leases.rows import (
     AppRow,
     CommittedMark,
     Generation,

@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from processor.core.rows import AppRow, ShardRow, StreamKey, WorkerRow
+from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.ports import Written
 
 Gate = Callable[[str, Literal["before", "after"]], Awaitable[None]]

@@ -4,7 +4,7 @@ import asyncio
 
 from bench.lease_fleet import Fleet
 from bench.lease_units import CountingTable, Sizes, Units
-from processor.core.rows import StreamKey, WorkerRow, claimed, fresh_row
+from processor.core.leases.rows import StreamKey, WorkerRow, claimed, fresh_row
 from processor.model import TRIM_HORIZON, Shard
 from processor.stores.memory import MemoryContent, open_gate
 from tests.virtual_time import run

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from processor.core.rows import (
+from processor.core.leases.rows import (
     AppRow,
     Generation,
     Held,

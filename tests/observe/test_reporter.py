@@ -11,7 +11,7 @@ from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from processor.core.events import Identity, Window, anomaly_event, window_event
-from processor.core.rows import StreamKey, claimed, fresh_row
+from processor.core.leases.rows import StreamKey, claimed, fresh_row
 from processor.core.scoring import Alarm
 from processor.errors import Outage, RetentionGap, StreamReplaced, Throttled
 from processor.model import (

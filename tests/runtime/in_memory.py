@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from processor.core.leases.rows import ShardRow
 from processor.core.plan import Plan, compile
-from processor.core.rows import ShardRow
 from processor.errors import RetentionGap
 from processor.model import (
     AggregateSpec,

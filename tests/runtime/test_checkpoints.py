@@ -11,9 +11,9 @@ import json
 import numpy as np
 import pytest
 
+from processor.core.leases.rows import claimed
 from processor.core.pipeline import ShardPipeline
-from processor.core.rows import claimed
-from processor.core.stream import Part, whole
+from processor.core.stored.stream import Part, whole
 from processor.errors import LeaseLost, Unavailable
 from processor.model import DetectSpec, Page, Shard
 from processor.runtime.checkpoints import CHECKPOINT_S_MAX, SHARE, Captures, Checkpoints

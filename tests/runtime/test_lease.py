@@ -10,9 +10,9 @@ from typing import Literal
 import pytest
 from msgspec.structs import replace
 
-from processor.core.lineage import children_of
-from processor.core.rows import ShardRow, StreamKey, claimed, fresh_row, released
-from processor.core.seeking import moved_to
+from processor.core.leases.lineage import children_of
+from processor.core.leases.rows import ShardRow, StreamKey, claimed, fresh_row, released
+from processor.core.leases.seeking import moved_to
 from processor.errors import LeaseLost, Outage, StateUnreadable, Throttled
 from processor.model import END, TRIM_HORIZON, Mark, Position, Shard
 from processor.runtime.lease import Lease, Restored

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 from msgspec.structs import replace
 
-from processor.core.rows import ShardRow, StreamKey, WorkerRow, claimed
-from processor.core.seeking import Change, moved_to, seek_all
+from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow, claimed
+from processor.core.leases.seeking import Change, moved_to, seek_all
 from processor.errors import Outage, Refused, Unavailable
 from processor.model import TRIM_HORIZON, Shard
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin, Leases

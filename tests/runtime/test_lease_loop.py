@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from processor.core import commands as c
-from processor.core.chain import Body
-from processor.core.rows import AppRow, LinkRef, ShardRow, StreamKey, claimed
+from processor.core.leases import commands as c
+from processor.core.leases.rows import AppRow, LinkRef, ShardRow, StreamKey, claimed
+from processor.core.stored.chain import Body
 from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
 from processor.model import END, Position, Shard, StreamInfo
 from processor.runtime.lease_loop import Lease, LeaseLoop, LeasePorts

@@ -2,9 +2,9 @@
 
 import random
 
-from processor.core.chain import Body
-from processor.core.rows import LinkRef, StateRef, StreamKey, claimed, fresh_row
-from processor.core.stream import Part
+from processor.core.leases.rows import LinkRef, StateRef, StreamKey, claimed, fresh_row
+from processor.core.stored.chain import Body
+from processor.core.stored.stream import Part
 from processor.model import TRIM_HORIZON, Shard
 from processor.runtime.prefetch import Prefetched
 from processor.runtime.state_store import StateStore

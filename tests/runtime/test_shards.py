@@ -6,7 +6,7 @@ import asyncio
 import json
 from hashlib import md5
 
-from processor.core.rows import StreamKey
+from processor.core.leases.rows import StreamKey
 from processor.model import Shard
 from processor.runtime.shards import Shards
 from processor.sources.memory import MemorySource

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from processor.core.chain import SEGMENT_BYTES, Body
-from processor.core.lineage import children_of
-from processor.core.rows import LinkRef, links_of
-from processor.core.stream import Part
+from processor.core.leases.lineage import children_of
+from processor.core.leases.rows import LinkRef, links_of
+from processor.core.stored.chain import SEGMENT_BYTES, Body
+from processor.core.stored.stream import Part
 from processor.errors import StateUnreadable
 from processor.model import END, TRIM_HORIZON, Shard
 from processor.runtime.lease import Lease

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from processor.core.commands import Timing
+from processor.core.leases.commands import Timing
 from processor.errors import Outage
 from processor.model import END, Page, Shard
 from processor.runtime.checkpoints import CHECKPOINT_S_MAX

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from processor.core.rows import ShardRow, StreamKey, WorkerRow
+from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow
 from processor.errors import Outage
 from processor.local import processes
 from processor.local.calls import Calls

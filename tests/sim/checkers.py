@@ -12,9 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from processor.core.commands import Timing
+from processor.core.leases.commands import Timing
+from processor.core.leases.rows import ShardRow, WorkerRow
 from processor.core.pages import place
-from processor.core.rows import ShardRow, WorkerRow
 from processor.sinks.memory import Arrival
 from tests.sim.log import Log
 from tests.sim.loop import Host

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from processor.core.rows import ShardRow
+from processor.core.leases.rows import ShardRow
 from tests.sim.history import FAULTS_UNTIL_S, History
 from tests.sim.loop import Host, SimLoop
 from tests.sim.network import Fate, Garble, Service

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from zlib import crc32
 
-from processor.core.rows import ShardRow
+from processor.core.leases.rows import ShardRow
 from processor.errors import Outage, Throttled
 from processor.local.kinesis_errors import ServiceError, throttled
 from processor.sources.wire import RequestFailed

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from processor.core.events import dead_letter_id
-from processor.core.rows import ShardRow
+from processor.core.leases.rows import ShardRow
 from processor.model import DeadLetter
 from tests.sim.checkers import Breach, keys_of
 from tests.sim.history import SIZES_MS, history

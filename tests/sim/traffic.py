@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from processor.core.rows import ShardRow
+from processor.core.leases.rows import ShardRow
 from processor.local.kinesis_model import NewRecord
 from processor.local.kinesis_shards import Shard
 from tests.sim.history import HASHES, RECORDS_UNTIL_S, SIZES_MS, Put, Reshard, record

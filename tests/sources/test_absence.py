@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from processor.core.rows import StreamKey
+from processor.core.leases.rows import StreamKey
 from processor.errors import Missing, StreamReplaced
 from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
 from processor.runtime.shards import Shards

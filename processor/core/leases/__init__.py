@@ -1,0 +1,1 @@
+"""Who owns which shard, and how far it is: a machine that a shell carries out (`machine`)."""
