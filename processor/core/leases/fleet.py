@@ -59,6 +59,7 @@ class Fleet:
         self.shards: dict[str, Seen] = {}
         self.rows: dict[str, ShardRow] = {}  # those of `shards`, for functions of rows
         self.gone: dict[str, Gone] = {}
+        self._has_new = False  # the last read of all shards showed rows for the first time
         self._owned: Counter[str] = Counter()  # how many shard rows name each worker as their owner
         self.holdings = Holdings(me)
         self._timing = timing
@@ -135,6 +136,7 @@ class Fleet:
         """All shard rows, read after `sent_at`; what is not among them is gone. What was seen since
         then may have come to be after its bucket's turn: of that, this read says nothing."""
         rows = list(rows)
+        self._has_new = any(row.epoch == 0 and row.id not in self.shards for row in rows)
         listed = {row.id for row in rows}
         listed.update(key for key, seen in self.shards.items() if seen.read_at > sent_at)
         for key in self.shards.keys() - listed:
@@ -185,8 +187,10 @@ class Fleet:
 
     @property
     def is_beginning(self) -> bool:
-        """Whether nobody owns a shard, as far as we saw: there may soon be more of them."""
-        return not self._owned
+        """Whether rows are still being created, as far as we saw: none is owned yet, or the last
+        read of all showed some that nobody ever owned for the first time. There may be more soon,
+        and who shares out what he knows of by places must know of all."""
+        return self._has_new or not self._owned
 
     def is_current(self, now: float) -> bool:
         """Whether worker rows were read lately enough to act on them."""

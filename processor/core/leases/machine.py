@@ -32,7 +32,7 @@ from processor.core.leases.succession import Succession
 
 CLAIMS_MAX = 16  # under way at once: the client's pool holds more connections than that
 POLLS_MAX = 16  # single rows read at once, likewise
-EMPTY_S = 2.0  # between two looks at a table without owners: somebody is creating the shards' rows
+EMPTY_S = 2.0  # between two looks at a table in which somebody is creating the shards' rows
 HEAVY_SAMPLES = 3  # a load that differs for less long is not worth a hand-off
 DECISION_S = 5.0  # between two when nothing changed but the time: leases rest, workers fall silent
 
@@ -352,9 +352,8 @@ class Machine:
         if not self.is_draining:  # else the children are left to the others
             for child_id, shard_ids in islice(self._succession.families().items(), POLLS_MAX):
                 yield c.ReadFamily(child_id, shard_ids)
-        if self._agenda.is_due(
-            min(self._shards_at, self._again_at), now
-        ):  # first: it needs no answer from the stream
+        at = min(self._shards_at, self._again_at)
+        if self._agenda.is_due(at, now):  # first: it needs no answer from the stream
             yield c.ReadShards(discover=False)
         elif self._agenda.is_due(self._discover_at, now):
             yield c.ReadShards(discover=True)

@@ -24,6 +24,7 @@ from processor.core.leases.rows import Held
 
 _OVERDUE = 2
 _TURN_S = 0.25  # between one watcher and the next for what the first ones left
+_OVERDUE_MAX = 16  # at a time, of a large fleet's worker
 _LEFT_S = 1.0  # a watcher's claims are through by then
 
 
@@ -50,6 +51,7 @@ class Shares:
         """Free shards that are ours to take. When a fleet starts, that is a look at all shards."""
         ours: set[str] = set()
         to_share: list[str] = []
+        overdue: list[str] = []
         needs_all = False
         for key in filter(self._fleet.may_claim, self._fleet.free(mine)):
             if self._is_new(key, now):
@@ -58,13 +60,22 @@ class Shares:
             taker, left_at = self._left_to(key, now), self._left_at(key)
             is_overdue = left_at <= now and self._knows_since(left_at)
             needs_all = needs_all or (left_at <= now and not is_overdue)
-            if taker == self._fleet.me or is_overdue:
+            if taker == self._fleet.me:
                 ours.add(key)
+            elif is_overdue:
+                overdue.append(key)
             elif taker is None:
                 to_share.append(key)
         if to_share:
             ours |= self._our_part(to_share, mine, now)
-        return Wanted(ours, needs_all)
+        return Wanted(ours.union(self._few(overdue)), needs_all)
+
+    def _few(self, shards: list[str]) -> list[str]:
+        """Where hundreds of workers see the same shards left, each takes a few others at a time."""
+        if not self._fleet.is_large:
+            return shards
+        by_place = sorted(shards, key=lambda key: zlib.crc32(f"{self._fleet.me}{key}".encode()))
+        return by_place[:_OVERDUE_MAX]
 
     def _our_part(self, shards: Collection[str], mine: Mapping[str, Held], now: float) -> set[str]:
         """Of shards that are left to nobody. In a small fleet, whose rows are new, by counts; in a

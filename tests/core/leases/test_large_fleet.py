@@ -111,8 +111,8 @@ def rows(names: str) -> list[WorkerRow]:
     return [WorkerRow(name, 1, held=(Held(f"s{name}", 1),)) for name in names]
 
 
-def fleet_of(names: str) -> Fleet:
-    fleet = Fleet("c", TIMING)
+def fleet_of(names: str, me: str = "c") -> Fleet:
+    fleet = Fleet(me, TIMING)
     fleet.on_workers(rows(names), c.ReadWorkers(), 0.0)
     return fleet
 
@@ -156,3 +156,30 @@ def test_what_a_gone_worker_held_is_free_though_its_shards_row_was_never_read() 
     fleet.on_shard(claimed(fresh_row(STREAM, Shard("sd"), TRIM_HORIZON), "e", 0), 1.1)
     shares = Shares(fleet, TIMING)
     assert shares.wanted({}, 1.2).shards == set()  # somebody was faster
+
+
+def test_rows_are_read_again_as_long_as_a_read_shows_new_ones_that_nobody_ever_owned() -> None:
+    fleet = fleet_of("abcdefg")
+    fresh = [fresh_row(STREAM, Shard(f"new{n}"), TRIM_HORIZON) for n in range(4)]
+    owned = [claimed(row, "b", 0) for row in fresh[:2]]
+    fleet.on_shards(owned, 1.0, 1.1)
+    assert not fleet.is_beginning
+    fleet.on_shards([*owned, *fresh[2:]], 2.0, 2.1)
+    assert fleet.is_beginning  # somebody is still creating them
+    fleet.on_shards([*owned, *fresh[2:]], 4.0, 4.1)
+    assert not fleet.is_beginning
+
+
+def test_workers_that_see_many_shards_long_left_take_a_few_and_not_the_same() -> None:
+    left = [fresh_row(STREAM, Shard(f"left{n:03}"), TRIM_HORIZON) for n in range(100)]
+    long_after_s = 2 * TIMING.successor_s + 1.0
+
+    def taken_by(me: str) -> set[str]:
+        fleet = fleet_of("abcdefg", me)
+        fleet.on_shards(left, 0.5, 0.6)
+        fleet.on_workers(rows("abcdefg"), c.ReadWorkers(), long_after_s)
+        return Shares(fleet, TIMING).wanted({}, long_after_s).shards
+
+    of_c, of_d = taken_by("c"), taken_by("d")
+    assert len(of_c) < 50
+    assert of_d - of_c
