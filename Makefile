@@ -2,7 +2,6 @@
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 ARGS ?=
-SEEDS ?= 1000
 FIRST ?= 0
 NODE_PACKAGE := tests/aws/node
 export PYTHON NODE_PACKAGE
@@ -35,11 +34,13 @@ test: $(dev_stamp) $(emulator_stamp) $(node_stamp)  ## All tests (ARGS="tests/te
 lint: $(dev_stamp)  ## The tests that are lints: ruff, mypy, hadolint, what may be committed
 	@$(pytest) tests/test_project.py $(ARGS)
 
+sim: SEEDS ?= 1000
 sim: $(dev_stamp)  ## Simulated histories full of faults (SEEDS=1000 FIRST=0; ARGS="--seed 7" tells one)
 	@.venv/bin/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
-sim-bugs: $(dev_stamp)  ## How many histories it takes to find each planted bug (FIRST=0)
-	@.venv/bin/python -m tests.sim.planted --first $(FIRST) $(ARGS)
+sim-bugs: SEEDS ?= 500
+sim-bugs: $(dev_stamp)  ## How many histories it takes to find each planted bug (SEEDS=500 FIRST=0)
+	@.venv/bin/python -m tests.sim.planted --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 format: $(dev_stamp)  ## Rewrite the sources as ruff wants them
 	@.venv/bin/ruff check --fix-only .

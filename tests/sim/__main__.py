@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 
+from tests.sim.arguments import add_range
 from tests.sim.pool import outcomes
 from tests.sim.report import Report
 from tests.sim.run import run_seed
@@ -17,9 +17,7 @@ PROGRESS = 100  # seeds between two lines
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100, help="how many histories")
-    parser.add_argument("--first", type=int, default=0, help="the first one's seed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    add_range(parser, seeds=100)
     parser.add_argument("--seed", type=int, help="run this one alone and print its history")
     parser.add_argument("--hunt", action="store_true", help="stop at the first failure; JSON")
     args = parser.parse_args()

@@ -3,7 +3,8 @@
     python -m tests.sim.planted [--seeds 500] [--first M] [NAME…]
 
 A patch begins with what it breaks and two lines that this file reads: `Caught by:` the checkers
-that are the right ones for it, and `Seed:` one that is known to break, where a quick search begins.
+that are the right ones for it, and `Seed:` one whose history is known to break. There the tests
+begin; this command begins at `--first`, for it tells how many seeds it takes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.sim.arguments import add_range
 
 ROOT = Path(__file__).parent.parent.parent
 BUGS = Path(__file__).parent / "bugs"
@@ -90,13 +93,15 @@ def _report(chosen: list[Bug], first: int, seeds: int, jobs: int) -> Iterator[bo
         yield is_right
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.planted", description=__doc__)
     parser.add_argument("names", nargs="*", help="patches by name; none: all")
-    parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="how many histories at most")
-    parser.add_argument("--first", type=int, default=0, help="the first one's seed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    args = parser.parse_args()
+    add_range(parser, seeds=SEEDS_MAX)
+    args = parser.parse_args(arguments)
+    known = [bug.name for bug in bugs()]
+    unknown = [name for name in args.names if name not in known]
+    if unknown:
+        parser.error(f"there is no planted bug {', '.join(unknown)}, only {', '.join(known)}")
     chosen = [bug for bug in bugs() if not args.names or bug.name in args.names]
     return 0 if all(list(_report(chosen, args.first, args.seeds, args.jobs))) else 1
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
-from tests.sim.planted import Bug, bugs, hunt, plant
+from tests.sim.arguments import at_least_one
+from tests.sim.planted import Bug, bugs, hunt, main, plant
 
 NAMES = {
     "validity_from_the_answer",
@@ -33,3 +35,20 @@ def test_a_planted_bug_fits_the_present_code(bug: Bug, tmp_path: Path) -> None:
 def test_a_planted_bug_is_caught_for_the_right_reason(bug: Bug) -> None:
     found = hunt(bug, bug.seed)
     assert found.checker in bug.checkers, f"after {found.tried} seeds from {bug.seed}: {found.what}"
+
+
+def test_a_bug_that_nobody_planted_is_an_error_that_names_the_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["no_such_bug"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "no_such_bug" in told
+    assert [name for name in NAMES if name not in told] == []
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "", "²"])
+def test_a_run_of_no_histories_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="a whole number from 1"):
+        at_least_one(text)
