@@ -180,27 +180,35 @@ async def release(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespac
 
 
 async def seek(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    """Refused, if at all, before `discover` makes the table this application's."""
     admin = tools.admin
-    leases = await admin.discover()
-    position = seeking.target(args.to, leases.service_date_ms)
+    foreseen = await admin.foreseen()
+    position = seeking.target(args.to, foreseen.service_date_ms)
+    if args.all and position.kind == "at":
+        raise UsageError("--to: a sequence number is one shard's; name the shard")
+    listed = await admin.listed()
     write_id = token_hex(8)
-    if args.all:
-        if position.kind == "at":
-            raise UsageError("--to: a sequence number is one shard's; name the shard")
-        reopen = args.to.lower() != "latest"
-        listed = await admin.listed()
-        changes = seeking.seek_all(leases.shards, listed, position, write_id, reopen=reopen)
-    else:
-        changes = seeking.seek_one(leases.shards, args.shard, position, write_id)
-        if position.kind == "at":
-            await admin.probe({args.shard: position})
-    await apply(admin, leases, changes, is_all=args.all)
+
+    def changes(rows: Mapping[str, ShardRow]) -> list[seeking.Change]:
+        if args.all:
+            reopen = args.to.lower() != "latest"
+            return seeking.seek_all(rows, listed, position, write_id, reopen=reopen)
+        return seeking.seek_one(rows, args.shard, position, write_id)
+
+    changes(foreseen.shards)
+    if position.kind == "at":
+        await admin.probe({args.shard: position})
+    leases = await admin.discover()
+    await apply(admin, leases, changes(leases.shards), is_all=args.all)
 
 
 async def reset(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
+    """Refused, if at all, before `discover` makes the table this application's."""
     admin = tools.admin
+    write_id = token_hex(8)
+    seeking.reset((await admin.foreseen()).shards, args.shard, write_id)
     leases = await admin.discover()
-    changes = seeking.reset(leases.shards, args.shard, token_hex(8))
+    changes = seeking.reset(leases.shards, args.shard, write_id)
     await apply(admin, leases, changes, is_all=args.all)
 
 

@@ -13,13 +13,15 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from processor.core.leases.commands import Timing
+from processor.core.leases.lineage import undiscovered
 from processor.core.leases.liveness import Liveness
 from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow, released
 from processor.core.leases.seeking import Change, known
 from processor.errors import Outage, Refused, Unavailable
-from processor.model import Position, Shard, StreamInfo
+from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
 from processor.ports import Clock, LeaseTable, Written
 from processor.runtime.shards import Shards
 
@@ -83,6 +85,16 @@ class LeaseAdmin:
             {row.id: row for row in sorted(rows, key=lambda row: row.id)},
             {row.id: row for row in workers},
         )
+
+    async def foreseen(self) -> Leases:
+        """What `discover` will find, without writing anything: to check a command against.
+
+        A shard that has no row yet is shown with one at its beginning, wherever it will start.
+        """
+        listing = await self.listed()
+        leases = await self.read()
+        fresh = undiscovered(leases.stream, list(listing.values()), leases.shards, TRIM_HORIZON)
+        return replace(leases, shards=leases.shards | {row.id: row for row in fresh})
 
     async def discover(self) -> Leases:
         """The same once every shard that the stream has is in the table, as a worker makes it."""

@@ -1,0 +1,75 @@
+"""The verbs of `processor leases` against a table in memory: what is wrong changes nothing."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+import pytest
+
+from processor.app import LeaseTools
+from processor.cli_leases import reset, seek
+from processor.errors import ProcessorError
+from processor.model import Shard
+from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
+from processor.sources.memory import MemorySource
+from processor.stores.memory import MemoryContent, MemoryTable
+from tests.virtual_time import VirtualClock, run
+
+
+class Desk:
+    """A stream of two shards that nobody has read yet, and the tools of a command."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.content = MemoryContent()
+        self.said: list[str] = []
+        self.source = MemorySource("orders", [Shard("s0"), Shard("s1")], self.clock)
+
+    def tools(self, app: str) -> LeaseTools:
+        ports = AdminPorts(MemoryTable(self.content), self.source, self.clock, self.said.append)
+        return LeaseTools(LeaseAdmin(ports, app, "latest"), no_kcl_table)
+
+
+def no_kcl_table(name: str) -> Any:
+    raise AssertionError(f"KCL table {name} was asked for")
+
+
+PIPELINE: Any = None  # the verbs that are tried here look at their tools and arguments only
+
+
+def arguments(**given: Any) -> Namespace:
+    return Namespace(**({"shard": None, "all": False, "to": "latest", "output": "text"} | given))
+
+
+WRONG = [
+    (seek, arguments(shard="foo"), "no lease of a shard 'foo'; the table has s0, s1"),
+    (seek, arguments(shard="s0", to="yesterday"), "found 'yesterday'"),
+    (seek, arguments(all=True, to="2999-01-01T00:00:00Z"), "in the future"),
+    (seek, arguments(all=True, to="123"), "name the shard"),
+    (reset, arguments(shard="foo"), "no lease of a shard 'foo'; the table has s0, s1"),
+]
+
+
+@pytest.mark.parametrize(("verb", "args", "why"), WRONG)
+def test_a_command_that_fails_on_its_arguments_leaves_a_new_table_empty(
+    verb: Any, args: Namespace, why: str
+) -> None:
+    async def main() -> None:
+        desk = Desk()
+        with pytest.raises(ProcessorError, match=f"(?i){why}"):
+            await verb(desk.tools("wrong"), PIPELINE, args)
+        assert desk.content == MemoryContent()
+
+    run(main())
+
+
+def test_a_shard_that_nobody_has_read_yet_can_be_sought() -> None:
+    async def main() -> None:
+        desk = Desk()
+        await seek(desk.tools("shop"), PIPELINE, arguments(shard="s1", to="trim_horizon"))
+        at = {row.id: row.position.kind for row in desk.content.shards.values()}
+        assert at == {"s0": "at_time", "s1": "trim_horizon"}
+        assert [app.app for app in desk.content.apps.values()] == ["shop"]
+
+    run(main())
