@@ -34,9 +34,8 @@ def diff(args: argparse.Namespace) -> int:
 
 
 def as_json(changes: Changes) -> dict[str, Any]:
-    rules = [to_builtins(change) | {"means": change.means} for change in changes.rules]
     told: dict[str, Any] = to_builtins(changes)
-    return told | {"rules": rules, "loses_state": changes.loses_state}
+    return told | {"loses_state": changes.loses_state}
 
 
 def as_text(changes: Changes) -> Iterator[str]:

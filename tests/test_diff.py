@@ -161,6 +161,58 @@ def test_a_file_that_leaves_all_state_behind_says_so(
     code, out, _ = files.run(SHOP, edited((old, new)))
     assert code == 1
     assert said in out
+    assert "nothing happens" not in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "can_take_along"),
+    [
+        ("app: shop", "app: store", True),
+        ("app: shop", "app: shop\nstate: {table: other}", True),
+        ("stream: orders", "stream: sales", False),
+    ],
+)
+def test_each_rule_is_left_behind_by_another_app_table_or_stream(
+    files: Files, old: str, new: str, can_take_along: bool
+) -> None:
+    changes = files.changes(SHOP, edited((old, new)))
+    (rule,) = changes["rules"]
+    assert (rule["fate"], changes["loses_state"]) == ("left behind", True)
+    assert "stay behind; it starts anew" in rule["means"]
+    remedies = ["`processor leases export`" in one["means"] for one in changes["elsewhere"]]
+    assert any(remedies) == can_take_along
+
+
+def test_a_rule_whose_results_go_nowhere_from_now_on_is_told_so(files: Files) -> None:
+    all_gone = "emit: {windows: alerts, anomalies: alerts}"
+    (silent,) = files.changes(SHOP, edited((all_gone, "emit: {anomalies: alerts}")))["rules"]
+    assert silent["means"] == "its state goes on; its windows go nowhere from now on"
+    (both,) = files.changes(
+        SHOP, edited(("windows: alerts, ", ""), ("tumbling: 10m", "tumbling: 5m"))
+    )["rules"]
+    assert both["fate"] == "reset"
+    assert both["means"].endswith("; its windows go nowhere from now on")
+    (loud,) = files.changes(edited((all_gone, "emit: {anomalies: alerts}")), SHOP)["rules"]
+    assert loud["means"] == "nothing happens to it"
+
+
+def test_states_that_lay_as_objects_elsewhere_do_not_go_on(files: Files) -> None:
+    new = edited(("app: shop", "app: shop\nstate: {objects: /tmp/x}"))
+    (rule,) = files.changes(SHOP, new)["rules"]
+    assert (rule["fate"], "only on shards whose state lies in the table" in rule["means"]) == (
+        "kept",
+        True,
+    )
+
+
+def test_the_order_is_told_by_what_it_was_and_not_where_something_was_added(files: Files) -> None:
+    both, turned = "{novelty: orders}, {absence: orders}", "{absence: orders}, {novelty: orders}"
+    (rule,) = files.changes(SHOP, edited((both, turned)))["rules"]
+    (order,) = (one for one in rule["why"] if one["path"] == "detect.order")
+    assert order["old"] == "novelty(count), absence(count)"
+    more = "{threshold: revenue, above: 9}, "
+    (rule,) = files.changes(SHOP, edited((both, more + both)))["rules"]
+    assert [one for one in rule["why"] if one["path"] == "detect.order"] == []
 
 
 def test_a_bad_file_ends_with_78_and_its_faults(files: Files) -> None:

@@ -1,11 +1,12 @@
 """What a new pipeline file means for the state that an old one has built up, rule by rule.
 
-    kept        same version: nothing happens to it
+    kept        same version: nothing happens to its state
     converted   other results, but the state is as good as before: windows and what was learnt go on
     reset       starts anew: windows that are open at the deploy are partial, detectors learn again
     renamed     the same under another name: state goes by names, so it starts anew
     added       there was none before: it starts, with a partial window
     removed     its state is dropped
+    left behind the new file has another application, stream or table, where this rule has no state
 
 Which of them it is, the versions say (`core.versions`); why, the settings that differ.
 """
@@ -23,10 +24,11 @@ from processor.config.render import show
 from processor.core import versions
 from processor.model import Pipeline, RuleSpec
 
-Fate = Literal["kept", "converted", "reset", "renamed", "added", "removed"]
+Fate = Literal["kept", "converted", "reset", "renamed", "added", "removed", "left behind"]
 
 NOTHING = "none"
-LOST: frozenset[Fate] = frozenset({"reset", "renamed", "removed"})  # state that somebody may miss
+# These lose state that somebody may miss.
+LOST: frozenset[Fate] = frozenset({"reset", "renamed", "removed", "left behind"})
 MEANS: Mapping[Fate, str] = {
     "kept": "nothing happens to it",
     "converted": "windows and what detectors have learnt go on; event ids carry the new version",
@@ -35,12 +37,22 @@ MEANS: Mapping[Fate, str] = {
     " detectors learn anew",
     "added": "windows open at the deploy will be partial",
     "removed": "its open windows and what its detectors have learnt are dropped",
+    "left behind": "its windows and what its detectors have learnt stay behind; it starts anew",
 }
+_UNSEEN: Mapping[str, str] = {
+    "emit_windows": "its windows go nowhere from now on",
+    "emit_anomalies": "what its detectors find goes nowhere from now on",
+}
+_IN_TABLE = "it goes on only on shards whose state lies in the table, not as an object"
+_TAKE_ALONG = "`processor leases export` and `import` take positions along, without state"
 # Whoever changes one of these has other state, or another application.
 _ELSEWHERE: Mapping[str, str] = {
-    "app": "every event id is new, and the lease table of the old app refuses the new one",
-    "source.stream": "another stream has positions and state of its own",
-    "state.table": "positions and state stay in the old table: reading begins at source.start",
+    "app": "every event id is new, and the lease table of the old app refuses the new one; "
+    + _TAKE_ALONG,
+    "source.stream": "another stream has positions and state of its own: reading begins at"
+    " source.start, and positions can't be taken along",
+    "state.table": "positions and state stay in the old table: reading begins at source.start; "
+    + _TAKE_ALONG,
     "state.objects": "states that lie as objects in the old place are not found",
 }
 _EVENT_TUNABLE = {name.removesuffix("_ms") for name in versions.TUNABLE_EVENT}
@@ -63,12 +75,9 @@ class RuleChange(Struct, frozen=True):
 
     rule: str
     fate: Fate
+    means: str
     why: tuple[Setting, ...] = ()
     was: str | None = None
-
-    @property
-    def means(self) -> str:
-        return MEANS[self.fate]
 
 
 class Elsewhere(Struct, frozen=True):
@@ -120,16 +129,17 @@ def _rules(old: Pipeline, new: Pipeline) -> Iterable[RuleChange]:
     for name, rule in news.items():
         former = olds.get(name) or olds.get(_former_name(gone, versions.state_version(new, rule)))
         if former is None:
-            yield RuleChange(name, "added")
+            yield RuleChange(name, "added", MEANS["added"])
             continue
-        why = _differences(_rule_leaves(old, former, rule), _rule_leaves(new, rule, rule))
-        if former.name != name:
-            del gone[former.name]
-            yield RuleChange(name, "renamed", tuple(why), was=former.name)
-        else:
-            yield RuleChange(name, _fate(old, former, new, rule), tuple(why))
+        why = _differences(_rule_leaves(old, former, rule), _rule_leaves(new, rule, former))
+        fate = _fate(old, former, new, rule)
+        means = "; ".join(_means(fate, old, former, new, rule))
+        was = None if former.name == name else former.name
+        if was is not None:
+            del gone[was]
+        yield RuleChange(name, fate, means, tuple(why), was)
     for name in gone:
-        yield RuleChange(name, "removed")
+        yield RuleChange(name, "removed", MEANS["removed"])
 
 
 def _former_name(gone: Mapping[str, str], state_version: str) -> str:
@@ -137,11 +147,37 @@ def _former_name(gone: Mapping[str, str], state_version: str) -> str:
 
 
 def _fate(old: Pipeline, former: RuleSpec, new: Pipeline, rule: RuleSpec) -> Fate:
+    if _place(old) != _place(new):
+        return "left behind"
+    if former.name != rule.name:
+        return "renamed"
     if versions.rule_version(old, former) == versions.rule_version(new, rule):
         return "kept"
     if versions.state_version(old, former) == versions.state_version(new, rule):
         return "converted"
     return "reset"
+
+
+def _place(pipeline: Pipeline) -> tuple[str, str, str]:
+    """Where positions and state lie."""
+    return pipeline.app, pipeline.source.stream, pipeline.state.table
+
+
+def _means(
+    fate: Fate, old: Pipeline, former: RuleSpec, new: Pipeline, rule: RuleSpec
+) -> Iterable[str]:
+    unseen = [
+        told for emit, told in _UNSEEN.items() if getattr(former, emit) and not getattr(rule, emit)
+    ]
+    goes_on = fate in ("kept", "converted")
+    has_moved = goes_on and old.state.objects != new.state.objects
+    if has_moved:
+        yield _IN_TABLE
+    elif fate == "kept" and unseen:
+        yield "its state goes on"
+    else:
+        yield MEANS[fate]
+    yield from unseen
 
 
 # ---- settings as paths and texts ------------------------------------------------------------
@@ -168,8 +204,8 @@ def _plain_leaves(pipeline: Pipeline) -> _Leaves:
     return {path: _Leaf(text, False) for path, text in _flat(tree)}
 
 
-def _rule_leaves(pipeline: Pipeline, rule: RuleSpec, named: RuleSpec) -> _Leaves:
-    """Of all that a rule's results depend on. `named`: by whose names its figures are called."""
+def _rule_leaves(pipeline: Pipeline, rule: RuleSpec, other: RuleSpec) -> _Leaves:
+    """Of all that a rule's results depend on. `other`: the one that it is compared with."""
     tree = show(pipeline)
     own = tree["rules"][rule.name]
     leaves = {
@@ -182,19 +218,19 @@ def _rule_leaves(pipeline: Pipeline, rule: RuleSpec, named: RuleSpec) -> _Leaves
     for key in ("group_by", "max_groups"):
         leaves[key] = _Leaf(_text(own[key]), True)
     leaves |= {f"window.{path}": _Leaf(text, True) for path, text in _flat(own["window"])}
-    leaves |= _figures(rule, own, named)
+    leaves |= _figures(rule, own, other)
     leaves |= {f"emit.{path}": _Leaf(text, False) for path, text in _flat(own["emit"])}
     return leaves
 
 
-def _figures(rule: RuleSpec, shown: Mapping[str, Any], named: RuleSpec) -> _Leaves:
+def _figures(rule: RuleSpec, shown: Mapping[str, Any], other: RuleSpec) -> _Leaves:
     """Aggregates and detectors, by what they are: a new name is a difference of its own."""
     ids = versions.aggregate_ids(rule.aggregates)
     leaves: _Leaves = {}
     for name, what in ids.items():
         leaves[f"aggregates[{what}]"] = _Leaf("there", True)
         leaves[f"aggregates[{what}].name"] = _Leaf(name, False)
-    leaves |= _order("aggregates", ids.values(), versions.aggregate_ids(named.aggregates).values())
+    leaves |= _order("aggregates", ids.values(), versions.aggregate_ids(other.aggregates).values())
     series = versions.detect_ids(rule.detect, ids)
     for what, detect, each in zip(series, rule.detect, shown["detect"], strict=True):
         tunable = detectors.get(detect.kind).params.tunable
@@ -203,12 +239,12 @@ def _figures(rule: RuleSpec, shown: Mapping[str, Any], named: RuleSpec) -> _Leav
             if option != detect.kind:
                 is_tunable = option == "name" or option in tunable
                 leaves[f"detect[{what}].{option}"] = _Leaf(_text(value), not is_tunable)
-    others = versions.detect_ids(named.detect, versions.aggregate_ids(named.aggregates))
+    others = versions.detect_ids(other.detect, versions.aggregate_ids(other.aggregates))
     return leaves | _order("detect", series, others)
 
 
 def _order(path: str, ids: Iterable[str], others: Iterable[str]) -> _Leaves:
-    """The order, where there is no other difference."""
+    """The order, where both rules have the same ones."""
     here, there = list(ids), list(others)
     is_same = sorted(here) == sorted(there)
     return {f"{path}.order": _Leaf(", ".join(here), False)} if is_same else {}
