@@ -133,10 +133,7 @@ class LeaseAdmin:
         timing = self._timing
         liveness = Liveness(timing.dead_after_s, timing.gap_max_s)
         first: dict[str, int | None] = {}
-        self.say(
-            f"watching {_some(waiting)} for {timing.dead_after_s:g} s:"
-            " a worker is dead when its heartbeats have stopped for that long"
-        )
+        is_told = False
         while waiting:
             rows = await self._workers(stream, liveness)
             now = self.clock.monotonic()
@@ -148,7 +145,16 @@ class LeaseAdmin:
                     await self._bury(stream, row)
                     waiting.discard(worker_id)
             if waiting:
+                if not is_told:
+                    self._tell(waiting)
+                    is_told = True
                 await self.clock.sleep(timing.read_s)
+
+    def _tell(self, waiting: Collection[str]) -> None:
+        self.say(
+            f"watching {_some(waiting)} for {self._timing.dead_after_s:g} s:"
+            " a worker is dead when its heartbeats have stopped for that long"
+        )
 
     async def _workers(self, stream: StreamKey, liveness: Liveness) -> dict[str, WorkerRow]:
         """A read that failed says nothing of anybody's life."""

@@ -99,6 +99,7 @@ def test_one_that_others_have_buried_is_not_waited_for() -> None:
         began_at = office.clock.monotonic()
         await office.admin.release(leases, "s0")
         assert office.clock.monotonic() - began_at < 1.0
+        assert office.said == [], "nobody was watched"
 
     run(main())
 
