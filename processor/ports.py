@@ -163,6 +163,9 @@ class LeaseTable(Protocol):
     async def pin(self, row: AppRow) -> AppRow:
         """Store the stream's row of its application unless there is one; returns what stands."""
 
+    async def read_app(self, stream: StreamKey) -> AppRow | None:
+        """The row that was pinned; None if nobody follows the stream by this table yet."""
+
     async def remember(self, before: AppRow, after: AppRow) -> AppRow:
         """Store the generations of `after` if those of `before` stand; returns what stands."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from processor.app import LeaseTools
-from processor.cli_leases import reset, seek
-from processor.errors import ProcessorError
+from processor.cli_leases import list_, release, reset, seek, show
+from processor.cli_positions import export
+from processor.errors import ProcessorError, Unavailable
 from processor.model import Shard
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
 from processor.sources.memory import MemorySource
@@ -60,6 +62,19 @@ def test_a_command_that_fails_on_its_arguments_leaves_a_new_table_empty(
         with pytest.raises(ProcessorError, match=f"(?i){why}"):
             await verb(desk.tools("wrong"), PIPELINE, args)
         assert desk.content == MemoryContent()
+
+    run(main())
+
+
+@pytest.mark.parametrize("verb", [list_, show, release, export, seek, reset])
+def test_the_leases_of_another_application_are_refused(verb: Any) -> None:
+    async def main() -> None:
+        desk = Desk()
+        await desk.tools("shop").admin.discover()
+        before = deepcopy(desk.content)
+        with pytest.raises(Unavailable, match="as app 'wrong' failed; app 'shop' follows it"):
+            await verb(desk.tools("wrong"), PIPELINE, arguments(shard="s0", file="-"))
+        assert desk.content == before
 
     run(main())
 

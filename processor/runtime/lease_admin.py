@@ -23,7 +23,7 @@ from processor.core.leases.seeking import Change, known
 from processor.errors import Outage, Refused, Unavailable
 from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
 from processor.ports import Clock, LeaseTable, Written
-from processor.runtime.shards import Shards
+from processor.runtime.shards import Shards, require_app
 
 ATTEMPTS = 4  # then the service is down for longer than a person at a terminal should be kept
 PAUSE_S = 1.0
@@ -69,14 +69,21 @@ class LeaseAdmin:
         self._table, self._stream = ports.table, ports.stream
         self.clock, self.say = ports.clock, ports.say
         self._timing = timing or Timing()
+        self._app = app
         self._shards = Shards(ports.table, ports.stream, app, start)
 
     # ---- reading
 
     async def read(self) -> Leases:
-        """Changes nothing, not even for a stream that nobody has read yet."""
+        """Changes nothing, not even for a stream that nobody has read yet.
+
+        Unavailable if the table is another application's: its leases are none of ours.
+        """
         info = await self.repeated(self._stream.describe)
         stream = StreamKey.of(info)
+        standing = await self.repeated(lambda: self._table.read_app(stream))
+        if standing is not None:
+            require_app(standing, self._app)
         rows = await self.repeated(lambda: self._table.read_shards(stream))
         workers = await self.repeated(lambda: self._table.read_workers(stream))
         return Leases(

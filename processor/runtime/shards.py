@@ -30,6 +30,17 @@ class Listing(Protocol):
     async def list_shards(self) -> list[Shard]: ...
 
 
+def require_app(standing: AppRow, app: str) -> None:
+    """Unavailable if another application follows the stream by this table."""
+    if standing.app != app:
+        raise Unavailable(
+            "lease table",
+            f"following stream {standing.stream.name} as app {app!r}",
+            f"app {standing.app!r} follows it by the same table:"
+            " name a table of its own in state.table, or the same app",
+        )
+
+
 class Shards:
     """Shard rows of the stream that `source` reads; `app` and `start` as in the pipeline file."""
 
@@ -65,13 +76,7 @@ class Shards:
         start = start_position(pinned, info.service_date_ms)
         wanted = AppRow(self._app.app, StreamKey.of(info), start)
         standing = await self._table.pin(wanted)
-        if standing.app != wanted.app:
-            raise Unavailable(
-                "lease table",
-                f"following stream {info.name} as app {wanted.app!r}",
-                f"app {standing.app!r} follows it by the same table:"
-                " name a table of its own in state.table, or the same app",
-            )
+        require_app(standing, wanted.app)
         self._app = standing
         self._discovery = Discovery(standing.stream, standing.start)
 

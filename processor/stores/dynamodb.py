@@ -77,6 +77,10 @@ class DynamoTable:
         refused = await self._calls.put_new(items.app_item(row))
         return row if refused is None else items.app_row(refused, row.stream)
 
+    async def read_app(self, stream: StreamKey) -> AppRow | None:
+        item = await self._calls.get(items.app_key(stream))
+        return items.app_row(item, stream) if item else None
+
     async def remember(self, before: AppRow, after: AppRow) -> AppRow:
         known = items.generation_values(before)
         condition = (
@@ -93,8 +97,7 @@ class DynamoTable:
         key = items.app_key(before.stream)
         if await self._change(key, expression):
             return after
-        item = await self._calls.get(key)
-        return items.app_row(item, before.stream) if item else await self.pin(after)
+        return await self.read_app(before.stream) or await self.pin(after)
 
     # ---- workers
 

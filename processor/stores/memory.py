@@ -76,6 +76,10 @@ class MemoryTable:
         await self._gate("pin", "before")
         return self.content.apps.setdefault(row.stream, row)
 
+    async def read_app(self, stream: StreamKey) -> AppRow | None:
+        await self._gate("read_app", "before")
+        return self.content.apps.get(stream)
+
     async def remember(self, before: AppRow, after: AppRow) -> AppRow:
         await self._gate("remember", "before")
         if self.content.apps.get(before.stream) == before:

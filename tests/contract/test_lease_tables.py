@@ -91,8 +91,10 @@ async def owned(table: LeaseTable, worker: str = "a") -> ShardRow:
 async def test_application_and_start_are_pinned_once(table: LeaseTable) -> None:
     first = AppRow("shop", STREAM, Position("at_time", "1700000000000"))
     second = AppRow("billing", STREAM, Position("at_time", "1800000000000"))
+    assert await table.read_app(STREAM) is None
     assert await table.pin(first) == first
     assert await table.pin(second) == first
+    assert await table.read_app(STREAM) == first
 
 
 async def test_a_stream_made_again_is_pinned_anew(table: LeaseTable) -> None:
