@@ -23,10 +23,11 @@ from processor.core.leases import seeking
 from processor.core.leases.lineage import is_readable
 from processor.core.leases.rows import ShardRow, WorkerRow
 from processor.errors import UsageError
-from processor.model import Pipeline
+from processor.model import Pipeline, Position
 from processor.runtime.lease_admin import LeaseAdmin, Leases, owners_of
 
 Verb = Callable[[LeaseTools, Pipeline, argparse.Namespace], Awaitable[None]]
+Wording = Callable[[Position], str]
 
 
 def add_verbs(parser: Parser) -> None:
@@ -87,7 +88,7 @@ def say(text: str) -> None:
 async def list_(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
     admin = tools.admin
     leases = await admin.read()
-    rows = [_summary(leases, row) for row in leases.shards.values()]
+    rows = [_summary(leases, row, wording(args)) for row in leases.shards.values()]
     if args.output == "json":
         write_json({"app": pipeline.app, "stream": str(leases.stream), "shards": rows})
         return
@@ -100,7 +101,7 @@ async def show(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) 
     admin = tools.admin
     leases = await admin.read()
     row = seeking.known(leases.shards, args.shard)
-    details = _details(leases, row)
+    details = _details(leases, row, wording(args))
     if args.output == "json":
         write_json(details)
         return
@@ -110,14 +111,14 @@ async def show(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) 
             sys.stdout.write(f"{'' if i else name:{width}}  {line}\n")
 
 
-def _summary(leases: Leases, row: ShardRow) -> dict[str, Any]:
+def _summary(leases: Leases, row: ShardRow, told: Wording) -> dict[str, Any]:
     state = [pair.state for pair in row.pairs][-1]
     return {
         "shard": row.id,
         "stage": _stage(leases, row),
         "owner": row.owner,
         "epoch": row.epoch,
-        "position": str(row.position),
+        "position": told(row.position),
         "caught_up": _age(row.caught_up_at_ms, leases.service_date_ms),
         "state_bytes": state.total_bytes if state else 0,
         "commit": row.commit,
@@ -146,9 +147,9 @@ def _standing(worker: WorkerRow, row: ShardRow) -> str:
     return "held, owner draining" if worker.draining else "held"
 
 
-def _details(leases: Leases, row: ShardRow) -> dict[str, Any]:
+def _details(leases: Leases, row: ShardRow, told: Wording) -> dict[str, Any]:
     shard = row.shard
-    return _summary(leases, row) | {
+    return _summary(leases, row, told) | {
         "stream": str(leases.stream),
         "incarnation": row.incarnation,
         "caught_up_at": _time(row.caught_up_at_ms),
@@ -158,9 +159,9 @@ def _details(leases: Leases, row: ShardRow) -> dict[str, Any]:
         "hash_range": [str(shard.first_hash), str(shard.last_hash)],
         "parents": list(shard.parents),
         "children": seeking.children_of(leases.shards, row.id),
-        "pairs": [to_builtins(pair) | {"position": str(pair.position)} for pair in row.pairs],
+        "pairs": [to_builtins(pair) | {"position": told(pair.position)} for pair in row.pairs],
         "marks": [
-            {"commit": mark.commit, "at": str(mark.mark.position), "fact": mark.mark.fact}
+            {"commit": mark.commit, "at": told(mark.mark.position), "fact": mark.mark.fact}
             | {"watermark": _time(mark.mark.watermark_ms)}
             for mark in row.marks
         ],
@@ -176,7 +177,7 @@ async def release(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespac
     if row is None:
         say(f"{args.shard} is owned by nobody: nothing to do")
     else:
-        say(f"{args.shard} is free, at {row.position}: its owner {row.owner} is dead")
+        say(f"{args.shard} is free, at {shown(row.position)}: its owner {row.owner} is dead")
 
 
 async def seek(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
@@ -221,7 +222,8 @@ async def apply(
     for change in changes:
         before, after = change.before, change.after
         again = ", read again" if before.ended and not after.ended else ""
-        say(f"{after.id}: {before.position} → {after.position}, epoch {after.epoch}{again}")
+        was, now = shown(before.position), shown(after.position)
+        say(f"{after.id}: {was} → {now}, epoch {after.epoch}{again}")
 
 
 def need_yes(pipeline: Pipeline, yes: str | None, which: str) -> None:
@@ -260,6 +262,21 @@ def _time(ms: int | None) -> str | None:
     if ms is None:
         return None
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def wording(args: argparse.Namespace) -> Wording:
+    """How positions are told: as they are stored to a program, and with UTC to a person."""
+    return str if args.output == "json" else shown
+
+
+def shown(position: Position) -> str:
+    """A position for people: `at_time:2026-01-31T12:00:00.000Z`, where the row has milliseconds."""
+    if position.kind != "at_time":
+        return str(position)
+    time = datetime.fromtimestamp(int(position.value) / 1000, UTC).isoformat(
+        timespec="milliseconds"
+    )
+    return f"at_time:{time.removesuffix('+00:00')}Z"
 
 
 def _age(ms: int | None, now_ms: int) -> str | None:

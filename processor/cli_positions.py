@@ -14,7 +14,7 @@ from typing import Any
 from processor import codecs
 from processor.app import LeaseTools
 from processor.cli import Parser, write_json
-from processor.cli_leases import apply, need_yes, say, write_table
+from processor.cli_leases import apply, need_yes, say, shown, wording, write_table
 from processor.config.values import Wrong, parse_duration
 from processor.core.leases import kcl, placing, seeking
 from processor.core.leases.placing import Place
@@ -98,7 +98,8 @@ async def import_(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespac
     _show(args, found, before.shards)
     for place in placing.left_out(listing, known):
         if place.position != END:
-            say(f"warning: {place.shard_id}, at {place.position}, is not in the stream any more")
+            where = f"{place.shard_id}, at {shown(place.position)},"
+            say(f"warning: {where} is not in the stream any more")
 
 
 def _initial(text: str, leases: Leases) -> Position:
@@ -149,13 +150,14 @@ def _duration_s(text: str) -> float:
 
 def _show(args: argparse.Namespace, found: Sequence[Place], rows: Mapping[str, ShardRow]) -> None:
     """Where each shard was and goes on, on standard output."""
-    shown: list[dict[str, Any]] = [
+    told = wording(args)
+    lines: list[dict[str, Any]] = [
         {
             "shard": place.shard_id,
-            "was_at": str(rows[place.shard_id].position) if place.shard_id in rows else None,
-            "goes_on_at": str(place.position),
+            "was_at": told(rows[place.shard_id].position) if place.shard_id in rows else None,
+            "goes_on_at": told(place.position),
             "note": place.note,
         }
         for place in found
     ]
-    write_json({"shards": shown}) if args.output == "json" else write_table(shown)
+    write_json({"shards": lines}) if args.output == "json" else write_table(lines)

@@ -79,6 +79,23 @@ def test_the_leases_of_another_application_are_refused(verb: Any) -> None:
     run(main())
 
 
+def test_times_are_utc_for_people_and_as_they_are_stored_for_programs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def main() -> None:
+        desk = Desk()
+        to = arguments(shard="s0", to="2001-09-09T03:46:40+02:00")
+        await seek(desk.tools("shop"), PIPELINE, to)
+        assert "→ at_time:2001-09-09T01:46:40.000Z, epoch 1" in capsys.readouterr().err
+        for verb in (list_, show):
+            await verb(desk.tools("shop"), PIPELINE, arguments(shard="s0"))
+            assert "at_time:2001-09-09T01:46:40.000Z" in capsys.readouterr().out
+        await show(desk.tools("shop"), PIPELINE, arguments(shard="s0", output="json"))
+        assert '"at_time:1000000000000"' in capsys.readouterr().out
+
+    run(main())
+
+
 def test_a_shard_that_nobody_has_read_yet_can_be_sought() -> None:
     async def main() -> None:
         desk = Desk()
