@@ -114,6 +114,11 @@ def test_the_resolved_file_hides_passwords_in_urls() -> None:
     assert "secret" not in shown
 
 
+@pytest.mark.parametrize("place", ["s3://b-1/x", "/var/states", "states", "./a:b", "/a:/b"])
+def test_objects_lie_in_a_bucket_or_a_folder(place: str) -> None:
+    assert read(shop() + f"state: {{objects: '{place}'}}\n").state.objects == place
+
+
 def test_an_option_at_its_default_is_the_same_as_none() -> None:
     explicit = shop(("{novelty: orders}", "{novelty: orders, sensitivity: medium}"))
     assert read(explicit) == read(shop())
@@ -262,6 +267,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("where:", "max_groups: yes\n    where:", "a whole number from 1"),
     ("app: shop", "app: shop\nhttp: {port: 70000}", "a whole number from 0 to 65535"),
     ("app: shop", "app: shop\nstate: {objects: 'ftp://x'}", "s3://bucket/prefix or a folder"),
+    ("app: shop", "app: shop\nstate: {objects: 's3:/b/x'}", "s3://bucket/prefix or a folder"),
+    ("app: shop", "app: shop\nstate: {objects: 'S3:b/x'}", "./a:b if a colon is in it"),
     ("app: shop", "app: shop\nstate: {checkpoint: 10ms}", "a duration from 1s to 1h"),
     ("app: shop", "app: shop\ndead_letters: {sqs: 'ftp://x'}", "a queue's name or URL"),
 ]

@@ -90,7 +90,11 @@ RULE_DETECT = "Detectors: {KIND: aggregate, option: value}."
 
 STATE = (
     Key("table", values.TABLE, "DynamoDB table of leases; processor-<app> if not given."),
-    Key("objects", values.OBJECTS, "s3://bucket/prefix or a folder, for state too large for it."),
+    Key(
+        "objects",
+        values.OBJECTS,
+        "For state too large for the table: s3://bucket/prefix, or a folder shared by all workers.",
+    ),
     Key(
         "checkpoint",
         values.duration(1_000, 3_600_000),

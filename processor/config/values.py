@@ -186,7 +186,8 @@ def _is_http_url(value: str) -> bool:
 
 def _is_objects(value: str) -> bool:
     if "://" not in value:
-        return bool(value) and value.isprintable()
+        is_slip = re.match("[A-Za-z0-9]+:", value)  # s3:/bucket/x would become a folder
+        return bool(value) and value.isprintable() and not is_slip
     return re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\s]+)*/?", value) is not None
 
 
@@ -218,5 +219,9 @@ BUS = pattern(
 )
 QUEUE = text("a queue's name or URL", _is_queue, {"minLength": 1})
 TABLE = pattern("a table's name: 3 to 255 of letters, digits, _ . -", r"[a-zA-Z0-9_.-]{3,255}")
-OBJECTS = text("s3://bucket/prefix or a folder's path", _is_objects, {"minLength": 1})
+OBJECTS = text(
+    "s3://bucket/prefix or a folder's path (./a:b if a colon is in it)",
+    _is_objects,
+    {"minLength": 1},
+)
 HOST = pattern("an address or a host's name to listen on", r"[a-zA-Z0-9.:_-]{1,255}")
