@@ -29,6 +29,18 @@ from processor.runtime.lease_admin import LeaseAdmin, Leases, owners_of
 Verb = Callable[[LeaseTools, Pipeline, argparse.Namespace], Awaitable[None]]
 Wording = Callable[[Position], str]
 
+COLUMNS = """\
+columns:
+  STAGE        held, unowned, for WORKER (who may claim it first), waits for its parents, ended
+  EPOCH        how often the lease changed hands, or was set by hand
+  POSITION     the last commit: reading goes on from there
+  CAUGHT UP    how long ago a commit knew that all that had arrived was read; - if never
+  STATE BYTES  size of the stored state
+  COMMIT       number of the last commit; while it stands still, nothing is saved
+  SEEKS        how often it was set by hand (seek, reset, import); each gives events new ids
+  GENERATION   which version of the pipeline committed last; 0: none since it was set
+"""
+
 
 def add_verbs(parser: Parser) -> None:
     from processor import cli_positions as positions  # which uses what stands below
@@ -38,7 +50,8 @@ def add_verbs(parser: Parser) -> None:
     def add(name: str, about: str, verb: Verb) -> Parser:
         return add_verb(verbs, name, about, _doing(verb))
 
-    add("list", "All shards: who has them, and how far they are.", list_)
+    one = add("list", "All shards: who has them, and how far they are.", list_)
+    one.epilog, one.formatter_class = COLUMNS, argparse.RawDescriptionHelpFormatter
     one = add("show", "One shard's row: positions, state, marks, parents and children.", show)
     one.add_argument("shard", metavar="SHARD")
     one = add("release", "Give up the lease of an owner that is dead.", release)
