@@ -75,7 +75,12 @@ METRICS: tuple[Metric, ...] = (
     _counter("rejects_total", "records", "Records sent to the dead letters.", "reason"),
     _counter("retention_gaps_total", "gaps", "Times retention took records before they were read."),
     _counter("retention_gap_seconds_total", "seconds", "Arrival time that such gaps span."),
-    _gauge("lag_seconds", "seconds", "Age of the newest record not yet read.", SHARD),
+    _gauge(
+        "lag_seconds",
+        "seconds",
+        "How far the last read was behind the tip of the shard (MillisBehindLatest).",
+        SHARD,
+    ),
     _gauge("last_read_timestamp_seconds", "seconds", "When the last read was answered.", SHARD),
     _histogram("read_duration_seconds", _REQUEST, "Time from a read's request to its answer."),
     _counter(
