@@ -90,7 +90,10 @@ def translated(error: Exception, subject: Subject, operation: str) -> ProcessorE
     code = code_of(error)
     action = f"{subject.service}:{operation}"
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, NoRegionError)):
-        remedy = "set AWS_REGION and give credentials (a role, a profile, AWS_ACCESS_KEY_ID)"
+        remedy = (
+            "set AWS_DEFAULT_REGION or AWS_REGION, and give credentials"
+            " (a role, a profile, AWS_ACCESS_KEY_ID)"
+        )
         return Unavailable(subject.name, action, f"{error}: {remedy}")
     if is_throttling(code):
         return Throttled(subject.service, operation, f"{subject.name}: {code}: {error}")

@@ -118,6 +118,10 @@ class Aws:
             ) from error
 
 
+# In the order in which they are asked; a profile's own region comes before AWS_REGION.
+_SET_REGION = "set source.region, AWS_DEFAULT_REGION or AWS_REGION; the first one set is taken"
+
+
 @asynccontextmanager
 async def open_aws(region: str | None, *, connections_max: int) -> AsyncIterator[Aws]:
     """The session, its clients closed in reverse order at the end.
@@ -132,7 +136,7 @@ async def open_aws(region: str | None, *, connections_max: int) -> AsyncIterator
     except BotoCoreError as error:
         raise Unavailable("AWS configuration", "reading it", str(error)) from error
     if not found:
-        raise Unavailable("AWS region", "finding it", "set source.region or AWS_DEFAULT_REGION")
+        raise Unavailable("AWS region", "finding it", _SET_REGION)
     if credentials is None:
         remedy = "give this process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
         raise Unavailable("AWS", "finding credentials", remedy)

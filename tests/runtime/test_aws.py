@@ -54,9 +54,25 @@ async def test_the_region_is_the_environments_unless_given(monkeypatch, variable
         assert aws.region == "eu-west-1"
 
 
+async def test_of_both_variables_aws_default_region_is_taken(monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "ap-south-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    async with opened(None) as aws:
+        assert aws.region == "eu-north-1"
+
+
+async def test_the_region_of_a_profile_comes_before_aws_region(monkeypatch, tmp_path):
+    (tmp_path / "config").write_text("[profile p]\nregion = sa-east-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "p")
+    monkeypatch.setenv("AWS_REGION", "ap-south-1")
+    async with opened(None) as aws:
+        assert aws.region == "sa-east-1"
+
+
 async def test_a_missing_region_stops_the_start():
     with pytest.raises(
-        Unavailable, match=r"AWS region: .* set source.region or AWS_DEFAULT_REGION"
+        Unavailable, match=r"AWS region: .* set source.region, AWS_DEFAULT_REGION or AWS_REGION; "
     ):
         async with opened(None):
             pass
