@@ -1,7 +1,7 @@
 """What an operator can ask a worker over HTTP: health, readiness, metrics, status, leases.
 
     /healthz   200, or 503 with reasons: the event loop and every owned shard get on
-    /readyz    200, or 503 with reasons while starting or draining
+    /readyz    200, or 503 with reasons: starting, draining, no heartbeats, idle and barred
     /metrics   Prometheus text, or OpenMetrics where the Accept header names it
     /status    JSON, see `Status`          /leases    JSON list
 
