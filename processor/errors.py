@@ -47,7 +47,7 @@ class ConfigError(ProcessorError):
 
 
 class UsageError(ProcessorError):
-    """The command line asks for something that does not exist."""
+    """The command line asks for what does not exist or can't be done, however often it is tried."""
 
     exit_code = 64
 
@@ -70,7 +70,8 @@ class Missing(Unavailable):
 
 
 class Refused(ProcessorError):
-    """A request that would do harm in the present state, such as moving a live owner's position."""
+    """A request that would do harm at present, such as moving a live owner's position; once the
+    message's advice is followed, the same command succeeds."""
 
     exit_code = 75
 

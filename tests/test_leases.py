@@ -195,7 +195,7 @@ async def begins_again_before_a_reshard(world: World) -> None:
     assert await worker.stop() == 0
     told = set(scene.by_id())
     one = await leases(scene, "seek", FIRST, "--to", "trim_horizon", "--yes", "split")
-    assert (one.code, "has ended" in one.err) == (75, True), one
+    assert (one.code, "has ended" in one.err) == (64, True), one
     answer = await leases(scene, "seek", "--all", "--to", "trim_horizon", "--yes", "split")
     assert (answer.code, "read again" in answer.err) == (0, True), answer
     shown = await listing(scene)
@@ -240,7 +240,7 @@ async def starts_at_a_record(world: World) -> None:
     log = world.kinesis.model.stream("record", world.kinesis.now_ms()).shards[shard_name(1)]
     number = str(log.sequence_number(10))
     wrong = await leases(scene, "seek", FIRST, "--to", "9" * 56, "--yes", "record")
-    assert wrong.code == 75, wrong
+    assert wrong.code == 64, wrong
     assert "InvalidArgumentException" in wrong.err
     answer = await leases(scene, "seek", shard_name(1), "--to", number, "--yes", "record")
     assert answer.code == 0, answer
@@ -296,7 +296,7 @@ async def test_positions_go_on_in_a_new_table_under_a_new_name(world: World) -> 
     assert {one["shard"] for one in to_stdout.json()["shards"]} == scene.shard_ids
 
     again = await leases(scene, "import", file)
-    assert (again.code, "--overwrite" in again.err) == (75, True), again
+    assert (again.code, "--overwrite" in again.err) == (64, True), again
     again = await leases(scene, "import", file, "--overwrite")
     assert (again.code, "--yes old-name" in again.err) == (64, True), again
 
@@ -480,8 +480,8 @@ async def is_refused_with_the_reason(world: World) -> None:
     assert (wrong.code, "is not known there" in wrong.err) == (64, True), wrong
     kcl = await Kcl(scene).make()
     for checkpoint, sub, code, why in (
-        ("LATEST", 0, 75, "KCL never checkpointed it"),
-        ("9" * 56, 0, 75, "Is it a sequence number of this stream and shard?"),
+        ("LATEST", 0, 64, "KCL never checkpointed it"),
+        ("9" * 56, 0, 64, "Is it a sequence number of this stream and shard?"),
         (str(log_of(scene, 0).sequence_number(3)), 2, 78, "[kpl, json]"),
     ):
         await kcl.put(lease(shard_name(0), checkpoint=checkpoint, sub=sub))

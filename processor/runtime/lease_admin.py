@@ -20,7 +20,7 @@ from processor.core.leases.lineage import undiscovered
 from processor.core.leases.liveness import Liveness
 from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow, released
 from processor.core.leases.seeking import Change, known
-from processor.errors import Outage, Refused, Unavailable
+from processor.errors import Outage, Refused, Unavailable, UsageError
 from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
 from processor.ports import Clock, LeaseTable, Written
 from processor.runtime.shards import Shards, require_app
@@ -115,14 +115,14 @@ class LeaseAdmin:
         return {shard.id: shard for shard in shards}
 
     async def probe(self, places: Mapping[str, Position]) -> None:
-        """Refused where the service won't read a shard from its sequence number."""
+        """UsageError where the service won't read a shard from its sequence number."""
         for shard_id, position in places.items():
             if position.kind not in ("at", "after"):
                 continue
             try:
                 await self.repeated(partial(self._stream.probe, shard_id, position))
             except Unavailable as error:
-                raise Refused(
+                raise UsageError(
                     f"{shard_id} can't be read from {position}; nothing was changed. Is it a"
                     f" sequence number of this stream and shard? ({error})"
                 ) from error

@@ -84,7 +84,7 @@ def place_of(lease: KclLease, initial: Position | None, *, splits: bool) -> Plac
         case "LATEST" | "AT_TIMESTAMP" if initial is not None:
             return Place(lease.shard_id, initial, f"{lease.checkpoint}: --initial")
         case "LATEST" | "AT_TIMESTAMP":
-            raise Refused(
+            raise UsageError(
                 f"{lease.key} is at {lease.checkpoint}: KCL never checkpointed it, so how far it"
                 " came is not known. Say with --initial where to begin: trim_horizon repeats,"
                 " latest loses what has come since KCL was stopped; for AT_TIMESTAMP it is the"

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from processor.core.leases.lineage import parents_first
 from processor.core.leases.rows import ShardRow, StreamKey, position_of
 from processor.core.leases.seeking import Change, moved_to
-from processor.errors import ConfigError, Refused, UsageError
+from processor.errors import ConfigError, UsageError
 from processor.model import END, TRIM_HORIZON, Position, Shard
 
 FORMAT = "processor positions"
@@ -69,10 +69,10 @@ def left_out(listing: Sequence[Shard], known: Iterable[Place]) -> list[Place]:
 
 
 def require_free(rows: Mapping[str, ShardRow], found: Sequence[Place], *, overwrite: bool) -> None:
-    """Refused where we got on by ourselves, unless that is to be overwritten."""
+    """UsageError where we got on by ourselves, unless that is to be overwritten."""
     ours = [place.shard_id for place in found if has_begun(rows.get(place.shard_id))]
     if ours and not overwrite:
-        raise Refused(
+        raise UsageError(
             f"this application has progress of its own on {len(ours)} shards ({ours[0]}, …), which"
             " an import would drop; nothing was changed. Say so with --overwrite"
         )

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from processor.core.leases.lineage import parents_first
 from processor.core.leases.rows import Pair, ShardRow
-from processor.errors import Refused, UsageError
+from processor.errors import UsageError
 from processor.model import TRIM_HORIZON, Position
 
 TARGETS = "trim_horizon, latest, a sequence number, or a time with its zone (2026-01-31T12:00:00Z)"
@@ -103,11 +103,11 @@ def inherits(pair: Pair) -> bool:
 def seek_one(
     rows: Mapping[str, ShardRow], shard_id: str, position: Position, write_id: str
 ) -> list[Change]:
-    """Refused for a shard that ended: its children went on from what it left."""
+    """UsageError for a shard that ended: its children went on from what it left."""
     row = known(rows, shard_id)
     if row.ended:
         children = ", ".join(children_of(rows, shard_id)) or "none that is known"
-        raise Refused(
+        raise UsageError(
             f"{shard_id} has ended, and what follows it goes on from there (children: {children});"
             " nothing was changed. Seek those, or all shards: --all reads ended ones again"
         )
@@ -146,7 +146,7 @@ def reset(rows: Mapping[str, ShardRow], shard_id: str | None, write_id: str) -> 
     for row in one or parents_first(list(rows.values())):
         begun = [child for child in children_of(rows, row.id) if rows[child].epoch > 0]
         if row.ended and begun and one:
-            raise Refused(
+            raise UsageError(
                 f"{row.id} has ended, and {', '.join(begun)} went on from its state; nothing was"
                 " changed. Reset those"
             )

@@ -52,7 +52,7 @@ def test_a_checkpoint_names_the_last_record_that_was_done(
 
 @pytest.mark.parametrize("checkpoint", ["LATEST", "AT_TIMESTAMP"])
 def test_a_lease_without_a_checkpoint_needs_a_word_on_where_to_begin(checkpoint: str) -> None:
-    with pytest.raises(Refused, match=f"is at {checkpoint}.*--initial.*loses what has come"):
+    with pytest.raises(UsageError, match=f"is at {checkpoint}.*--initial.*loses what has come"):
         place_of(one(checkpoint=checkpoint), None, splits=False)
     begin = Position("at_time", "5")
     assert place_of(one(checkpoint=checkpoint), begin, splits=False).position == begin

@@ -17,7 +17,7 @@ from processor.core.leases.placing import (
 )
 from processor.core.leases.rows import StreamKey, fresh_row
 from processor.core.leases.seeking import inherits
-from processor.errors import ConfigError, Refused, UsageError
+from processor.errors import ConfigError, UsageError
 from processor.model import END, TRIM_HORIZON, Position, Shard
 
 STREAM = StreamKey("orders", 1_700_000_000_123)
@@ -78,7 +78,7 @@ def test_progress_of_our_own_is_not_dropped_unasked() -> None:
     require_free({"a": row}, found, overwrite=False)
     begun = {"a": replace(row, epoch=1)}
     require_free(begun, found, overwrite=True)
-    with pytest.raises(Refused, match=r"progress of its own on 1 shards \(a, …\).*--overwrite"):
+    with pytest.raises(UsageError, match=r"progress of its own on 1 shards \(a, …\).*--overwrite"):
         require_free(begun, found, overwrite=False)
 
 

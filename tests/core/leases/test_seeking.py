@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from processor.core.leases.lineage import is_readable, seeks_of
 from processor.core.leases.rows import CommittedMark, Pair, ShardRow, StateRef, StreamKey, fresh_row
 from processor.core.leases.seeking import Change, inherits, reset, seek_all, seek_one, target
-from processor.errors import Refused, UsageError
+from processor.errors import UsageError
 from processor.model import END, TRIM_HORIZON, Mark, Position, Shard
 
 NOW_MS = 1_700_000_000_000
@@ -94,7 +94,9 @@ def test_a_seek_leaves_nothing_of_what_was_and_nobody_who_may_write() -> None:
 
 
 def test_a_seek_of_an_ended_shard_is_refused_as_its_children_went_on() -> None:
-    with pytest.raises(Refused, match=r"a has ended.*children: b, c.*nothing was changed.*--all"):
+    with pytest.raises(
+        UsageError, match=r"a has ended.*children: b, c.*nothing was changed.*--all"
+    ):
         seek_one(table(ended("a"), running("b", "a"), new("c", "a")), "a", TRIM_HORIZON, "")
 
 
@@ -163,6 +165,6 @@ def test_what_a_parent_left_can_be_dropped_before_a_child_begins_with_it() -> No
 
 def test_what_children_went_on_from_is_not_reset() -> None:
     rows = table(ended("a"), running("b", "a"))
-    with pytest.raises(Refused, match="b went on from its state"):
+    with pytest.raises(UsageError, match="b went on from its state"):
         reset(rows, "a", "")
     assert set(after(reset(rows, None, ""))) == {"b"}, "among all it is left alone"
