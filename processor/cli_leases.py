@@ -27,6 +27,7 @@ from processor.model import Pipeline, Position
 from processor.runtime.lease_admin import LeaseAdmin, Leases, owners_of
 
 Verb = Callable[[LeaseTools, Pipeline, argparse.Namespace], Awaitable[None]]
+Check = Callable[[Pipeline, argparse.Namespace], None]
 Wording = Callable[[Position], str]
 
 COLUMNS = """\
@@ -47,8 +48,8 @@ def add_verbs(parser: Parser) -> None:
 
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
-    def add(name: str, about: str, verb: Verb) -> Parser:
-        return add_verb(verbs, name, about, _doing(verb))
+    def add(name: str, about: str, verb: Verb, check: Check | None = None) -> Parser:
+        return add_verb(verbs, name, about, _doing(verb, check))
 
     one = add("list", "All shards: who has them, and how far they are.", list_)
     one.epilog, one.formatter_class = COLUMNS, argparse.RawDescriptionHelpFormatter
@@ -56,14 +57,15 @@ def add_verbs(parser: Parser) -> None:
     one.add_argument("shard", metavar="SHARD")
     one = add("release", "Give up the lease of an owner that is dead.", release)
     one.add_argument("shard", metavar="SHARD")
-    one = add("seek", "Go on elsewhere, without state, under a new incarnation.", seek)
+    one = add("seek", "Go on elsewhere, without state, under a new incarnation.", seek, check_seek)
     _add_which(one)
     one.add_argument("--to", metavar="PLACE", required=True, help=seeking.TARGETS)
-    one = add("reset", "Drop the state, and go on at the same position.", reset)
+    one = add("reset", "Drop the state, and go on at the same position.", reset, check_reset)
     _add_which(one)
     one = add("export", "Write all positions to a file, as JSON.", positions.export)
     one.add_argument("file", metavar="FILE", help="- for standard output")
-    one = add("import", "Take positions over, from such a file or from KCL.", positions.import_)
+    about = "Take positions over, from such a file or from KCL."
+    one = add("import", about, positions.import_, positions.check_import)
     positions.add_arguments(one)
 
 
@@ -74,12 +76,11 @@ def _add_which(parser: Parser) -> None:
     parser.add_argument("--yes", metavar="APP", help="the app's name: yes, drop its state")
 
 
-def _doing(verb: Verb) -> Callable[[argparse.Namespace], int]:
+def _doing(verb: Verb, check: Check | None) -> Callable[[argparse.Namespace], int]:
     def do(args: argparse.Namespace) -> int:
         pipeline = load_pipeline(args)
-        if verb in (seek, reset):  # before anything is asked of a service
-            which = "all shards" if args.all else args.shard
-            need_yes(pipeline, args.yes, which)
+        if check is not None:  # before anything is asked of a service
+            check(pipeline, args)
         asyncio.run(_with_leases(verb, pipeline, args))
         return 0
 
@@ -193,13 +194,22 @@ async def release(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespac
         say(f"{args.shard} is free, at {shown(row.position)}: its owner {row.owner} is dead")
 
 
+def check_seek(pipeline: Pipeline, args: argparse.Namespace) -> None:
+    check_reset(pipeline, args)
+    position = seeking.target(args.to, seeking.ANY_DATE_MS)
+    if args.all and position.kind == "at":
+        raise UsageError("--to: a sequence number is one shard's; name the shard")
+
+
+def check_reset(pipeline: Pipeline, args: argparse.Namespace) -> None:
+    need_yes(pipeline, args.yes, "all shards" if args.all else args.shard)
+
+
 async def seek(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
     """Refused, if at all, before `discover` makes the table this application's."""
     admin = tools.admin
     foreseen = await admin.foreseen()
     position = seeking.target(args.to, foreseen.service_date_ms)
-    if args.all and position.kind == "at":
-        raise UsageError("--to: a sequence number is one shard's; name the shard")
     listed = await admin.listed()
     write_id = token_hex(8)
 
@@ -213,7 +223,7 @@ async def seek(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) 
     if position.kind == "at":
         await admin.probe({args.shard: position})
     leases = await admin.discover()
-    await apply(admin, leases, changes(leases.shards), is_all=args.all)
+    tell(await apply(admin, leases, changes(leases.shards), is_all=args.all))
 
 
 async def reset(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
@@ -223,15 +233,20 @@ async def reset(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace)
     seeking.reset((await admin.foreseen()).shards, args.shard, write_id)
     leases = await admin.discover()
     changes = seeking.reset(leases.shards, args.shard, write_id)
-    await apply(admin, leases, changes, is_all=args.all)
+    tell(await apply(admin, leases, changes, is_all=args.all))
 
 
 async def apply(
     admin: LeaseAdmin, leases: Leases, changes: Sequence[seeking.Change], *, is_all: bool
-) -> None:
+) -> Sequence[seeking.Change]:
+    """The changes, once they are written."""
     owners = owners_of(leases.shards, [change.before.id for change in changes])
     await admin.bury(leases.stream, owners | (leases.workers.keys() if is_all else set()))
     await admin.write(changes)
+    return changes
+
+
+def tell(changes: Sequence[seeking.Change]) -> None:
     for change in changes:
         before, after = change.before, change.after
         again = ", read again" if before.ended and not after.ended else ""

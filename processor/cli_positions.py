@@ -32,7 +32,9 @@ def add_arguments(parser: Parser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("file", metavar="FILE", nargs="?", help="what `export` wrote; - for stdin")
     where.add_argument("--kcl-table", metavar="NAME", help="lease table of a KCL 2.x or 3.x app")
-    parser.add_argument("--initial", metavar="PLACE", help="for shards without a checkpoint")
+    parser.add_argument(
+        "--initial", metavar="PLACE", help=f"for shards without a checkpoint: {seeking.STARTS}"
+    )
     parser.add_argument("--kcl-stream", metavar="ACCOUNT:STREAM:EPOCH", help="in multi-stream mode")
     parser.add_argument(
         "--kcl-lease-duration",
@@ -72,12 +74,21 @@ def _replace(path: Path, body: bytes) -> None:
 # ---- import -----------------------------------------------------------------------------------
 
 
+def check_import(pipeline: Pipeline, args: argparse.Namespace) -> None:
+    """The words, and that the file is there; its bytes are kept in `body`, for stdin ends."""
+    if args.initial is not None:
+        seeking.initial(args.initial, seeking.ANY_DATE_MS)
+    _duration_s(args.kcl_lease_duration)
+    args.body = None if args.file is None else _read(args.file)
+
+
 async def import_(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
     """Looked at first, as a dry run; then watched, read again, and written."""
     admin = tools.admin
     leases = await admin.read()
     listing = list((await admin.listed()).values())
-    initial = None if args.initial is None else _initial(args.initial, leases)
+    date_ms = leases.service_date_ms
+    initial = None if args.initial is None else seeking.initial(args.initial, date_ms)
     known = await _known(tools, pipeline, args, leases, initial)
     found = placing.places(listing, known, initial)
     placing.require_free(leases.shards, found, overwrite=args.overwrite)
@@ -102,13 +113,6 @@ async def import_(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespac
             say(f"warning: {where} is not in the stream any more")
 
 
-def _initial(text: str, leases: Leases) -> Position:
-    position = seeking.target(text, leases.service_date_ms, "--initial")
-    if position.kind == "at":
-        raise UsageError(f"--initial: found the sequence number {text}, which is one shard's")
-    return position
-
-
 async def _known(
     tools: LeaseTools,
     pipeline: Pipeline,
@@ -120,7 +124,7 @@ async def _known(
 ) -> list[Place]:
     """What the other side knows; `watch`: only once nobody works on it."""
     if args.kcl_table is None:
-        return placing.read_export(_read(args.file), args.file, leases.stream)
+        return placing.read_export(args.body, args.file, leases.stream)
     table = tools.kcl_table(args.kcl_table)
     wanted = (leases.stream, args.kcl_stream)
     if watch:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processor import config
 from processor.app import LeaseTools
+from processor.cli import main
 from processor.cli_leases import list_, release, reset, seek, show
-from processor.cli_positions import export
+from processor.cli_positions import export, import_
 from processor.errors import ProcessorError, Unavailable
 from processor.model import Shard
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
@@ -37,7 +40,8 @@ def no_kcl_table(name: str) -> Any:
     raise AssertionError(f"KCL table {name} was asked for")
 
 
-PIPELINE: Any = None  # the verbs that are tried here look at their tools and arguments only
+SHOP = str(Path(__file__).parent / "pipelines" / "shop.yaml")
+PIPELINE = config.load(SHOP, {})
 
 
 def arguments(**given: Any) -> Namespace:
@@ -48,7 +52,6 @@ WRONG = [
     (seek, arguments(shard="foo"), "no lease of a shard 'foo'; the table has s0, s1"),
     (seek, arguments(shard="s0", to="yesterday"), "found 'yesterday'"),
     (seek, arguments(all=True, to="2999-01-01T00:00:00Z"), "in the future"),
-    (seek, arguments(all=True, to="123"), "name the shard"),
     (reset, arguments(shard="foo"), "no lease of a shard 'foo'; the table has s0, s1"),
 ]
 
@@ -57,18 +60,18 @@ WRONG = [
 def test_a_command_that_fails_on_its_arguments_leaves_a_new_table_empty(
     verb: Any, args: Namespace, why: str
 ) -> None:
-    async def main() -> None:
+    async def scene() -> None:
         desk = Desk()
         with pytest.raises(ProcessorError, match=f"(?i){why}"):
             await verb(desk.tools("wrong"), PIPELINE, args)
         assert desk.content == MemoryContent()
 
-    run(main())
+    run(scene())
 
 
 @pytest.mark.parametrize("verb", [list_, show, release, export, seek, reset])
 def test_the_leases_of_another_application_are_refused(verb: Any) -> None:
-    async def main() -> None:
+    async def scene() -> None:
         desk = Desk()
         await desk.tools("shop").admin.discover()
         before = deepcopy(desk.content)
@@ -76,13 +79,39 @@ def test_the_leases_of_another_application_are_refused(verb: Any) -> None:
             await verb(desk.tools("wrong"), PIPELINE, arguments(shard="s0", file="-"))
         assert desk.content == before
 
-    run(main())
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("seek s0 --to yesterday --yes shop", "--to: found 'yesterday', expected trim_horizon"),
+        ("seek --all --to 123 --yes shop", "name the shard"),
+        ("import nofile", "nofile: found No such file"),
+        (
+            "import --kcl-table t --initial 123",
+            "--initial: found '123', expected trim_horizon, latest, or a time",
+        ),
+        ("import --kcl-table t --kcl-lease-duration soon", "--kcl-lease-duration: found 'soon'"),
+    ],
+)
+def test_words_are_checked_before_anything_is_asked_of_a_service(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    why: str,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # where nobody answers
+    assert main(["leases", *words.split(), "-c", SHOP]) in (64, 78)
+    said = capsys.readouterr().err
+    assert why in said
+    assert "trying again" not in said
 
 
 def test_times_are_utc_for_people_and_as_they_are_stored_for_programs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async def main() -> None:
+    async def scene() -> None:
         desk = Desk()
         to = arguments(shard="s0", to="2001-09-09T03:46:40+02:00")
         await seek(desk.tools("shop"), PIPELINE, to)
@@ -93,15 +122,31 @@ def test_times_are_utc_for_people_and_as_they_are_stored_for_programs(
         await show(desk.tools("shop"), PIPELINE, arguments(shard="s0", output="json"))
         assert '"at_time:1000000000000"' in capsys.readouterr().out
 
-    run(main())
+    run(scene())
 
 
 def test_a_shard_that_nobody_has_read_yet_can_be_sought() -> None:
-    async def main() -> None:
+    async def scene() -> None:
         desk = Desk()
         await seek(desk.tools("shop"), PIPELINE, arguments(shard="s1", to="trim_horizon"))
         at = {row.id: row.position.kind for row in desk.content.shards.values()}
         assert at == {"s0": "at_time", "s1": "trim_horizon"}
         assert [app.app for app in desk.content.apps.values()] == ["shop"]
 
-    run(main())
+    run(scene())
+
+
+def test_an_import_tells_each_position_once(capsys: pytest.CaptureFixture[str]) -> None:
+    async def scene() -> None:
+        desk = Desk()
+        await desk.tools("shop").admin.discover()
+        await export(desk.tools("shop"), PIPELINE, arguments(file="-"))
+        given = {"body": capsys.readouterr().out.encode(), "file": "-", "kcl_table": None}
+        desk.content = MemoryContent()
+        words = arguments(**given, initial=None, overwrite=False, dry_run=False)
+        await import_(desk.tools("renamed"), PIPELINE, words)
+        told = capsys.readouterr()
+        assert [line.split()[0] for line in told.out.splitlines()] == ["SHARD", "s0", "s1"]
+        assert told.err == ""
+
+    run(scene())

@@ -28,7 +28,10 @@ from processor.core.leases.rows import Pair, ShardRow
 from processor.errors import UsageError
 from processor.model import TRIM_HORIZON, Position
 
-TARGETS = "trim_horizon, latest, a sequence number, or a time with its zone (2026-01-31T12:00:00Z)"
+_TIME = "a time with its zone (2026-01-31T12:00:00Z)"
+TARGETS = f"trim_horizon, latest, a sequence number, or {_TIME}"
+STARTS = f"trim_horizon, latest, or {_TIME}"
+ANY_DATE_MS = 2**63  # for a check of the words alone, before the service's date is known
 
 
 class Change(Struct, frozen=True):
@@ -41,28 +44,37 @@ class Change(Struct, frozen=True):
 # ---- where to ---------------------------------------------------------------------------------
 
 
-def target(text: str, service_date_ms: int, option: str = "--to") -> Position:
+def target(text: str, service_date_ms: int) -> Position:
     """What `--to` means; `latest` is pinned to the service's time. UsageError if it is none."""
+    if text.isascii() and text.isdigit():
+        return Position("at", str(int(text)))
+    return _start(text, service_date_ms, "--to", TARGETS)
+
+
+def initial(text: str, service_date_ms: int) -> Position:
+    """What `--initial` means: as `target`, but for any shard, so no sequence number."""
+    return _start(text, service_date_ms, "--initial", STARTS)
+
+
+def _start(text: str, service_date_ms: int, option: str, expected: str) -> Position:
     word = text.lower().replace("-", "_")
     if word == "trim_horizon":
         return TRIM_HORIZON
     if word == "latest":
         return Position("at_time", str(service_date_ms))
-    if text.isascii() and text.isdigit():
-        return Position("at", str(int(text)))
-    at_ms = _time_ms(text, option)
+    at_ms = _time_ms(text, option, expected)
     if at_ms > service_date_ms:
-        raise UsageError(f"{option}: found {text}, which is in the future; expected {TARGETS}")
+        raise UsageError(f"{option}: found {text}, which is in the future; expected {expected}")
     return Position("at_time", str(at_ms))
 
 
-def _time_ms(text: str, option: str) -> int:
+def _time_ms(text: str, option: str, expected: str) -> int:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{option}: found {text!r}, expected {TARGETS}") from None
+        raise UsageError(f"{option}: found {text!r}, expected {expected}") from None
     if time.tzinfo is None:
-        raise UsageError(f"{option}: found {text!r}, which has no zone; expected {TARGETS}")
+        raise UsageError(f"{option}: found {text!r}, which has no zone; expected {expected}")
     return round(time.timestamp() * 1000)
 
 
