@@ -35,7 +35,7 @@ class Size(NamedTuple):
         return f"{self.shards:,} shards, {self.workers} workers"
 
 
-SIZES = (Size(1_000, 20, 600.0), Size(10_000, 500, 120.0))
+SIZES = (Size(1_000, 20, 600.0), Size(2_000, 100, 120.0))
 QUICK = (Size(100, 5, 120.0),)
 
 
