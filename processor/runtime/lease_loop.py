@@ -38,6 +38,7 @@ from processor.runtime.upkeep import Upkeep
 
 SWEEP_TIMEOUT_S = 60.0
 SLEPT_S = 10.0  # a loop that late was suspended: its tasks' silence then says nothing
+LAST_REMOVALS_S = 1.0  # at the end; a later claim sweeps what is left
 BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left to a later sweep
 
 
@@ -150,6 +151,8 @@ class LeaseLoop:
         try:
             while not self._machine.is_finished:
                 await self._live(stopping)
+            if self._background:  # what the last commits left: nobody may claim for long
+                await asyncio.wait(self._background, timeout=LAST_REMOVALS_S)
         finally:
             watcher.cancel()
             await self._end_tasks([watcher, *self._background])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from processor.core.leases.commands import Timing
+from processor.core.leases.rows import links_of
 from processor.errors import Outage
 from processor.model import END, Page, Shard
 from processor.runtime.checkpoints import CHECKPOINT_S_MAX
@@ -347,5 +348,24 @@ def test_what_an_ended_shard_counted_is_told_where_it_ended_of_the_last_hundred(
         assert list(life.worker.ended()) == [shard(n) for n in range(1, ENDED_MAX + 1)]
         assert list(life.worker.shards()) == [shard(ENDED_MAX + 1)]
         await life.stop()
+
+    run(main())
+
+
+def test_what_the_last_checkpoint_made_superfluous_is_removed_before_the_end() -> None:
+    async def main() -> None:
+        async def slow_removals(operation: str, side: Side) -> None:
+            if operation == "delete":
+                await asyncio.sleep(0.2)
+
+        town = Town(checkpoint_ms=1_000, gate=slow_removals)
+        life = town.start()
+        await until(lambda: held(life) == [1])
+        await send(town, 6)
+        town.put(tick("key-0", 7))
+        await until(lambda: town.row().commit >= 4)
+        town.put(tick("key-0", 8))
+        await life.stop()
+        assert set(town.content.blobs) == set(links_of(town.row()))
 
     run(main())
