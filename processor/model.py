@@ -65,19 +65,58 @@ class SinkSpec(Struct, frozen=True):
     options: Mapping[str, Any] = {}
 
 
-class WindowSpec(Struct, frozen=True):
-    """Tumbling windows `[start, end)`, aligned to the epoch plus `offset_ms`."""
+WindowKind = Literal["tumbling", "calendar", "hopping", "session", "running"]
 
-    size_ms: int
+
+class WindowSpec(Struct, frozen=True):
+    """How event times make windows `[start, end)`; `kind` says which of the lengths count.
+
+    tumbling  one after the other: `size_ms`, aligned to the epoch plus `offset_ms`
+    calendar  days, weeks, months or years of `zone`, each beginning `offset_ms` after its midnight
+    hopping   `size_ms` long, one begins every `every_ms`; on panes of their greatest common divisor
+    session   of a key's records, each less than `gap_ms` from another; ends a gap after its last
+    running   one window a key, never closed: told by early panes, gone after `ttl_ms` of silence
+    """
+
+    size_ms: int = 0
     offset_ms: int = 0
+    kind: WindowKind = "tumbling"
+    every_ms: int = 0
+    gap_ms: int = 0
+    ttl_ms: int = 0
+    calendar: Literal["day", "week", "month", "year"] | None = None
+    zone: str | None = None  # IANA name; None: UTC. Detectors take the hour of day from it
+
+
+class PanesSpec(Struct, frozen=True):
+    """When a window is told besides once at its end; None: not so.
+
+    `early_when`: an event pattern over the values of the result, told once a window and key.
+    `late_count`: records until a late pane; without it a window is closed for good once told.
+    `is_discarding`: a pane tells only what the one before did not; else all so far.
+    """
+
+    early_every_ms: int | None = None
+    early_count: int | None = None
+    early_when: Mapping[str, Any] | None = None
+    late_count: int | None = None
+    is_discarding: bool = False
+    emit_empty: bool = False  # a pane on time also where earlier ones told everything
 
 
 class AggregateSpec(Struct, frozen=True):
-    """One named figure of a window: `kind` is an aggregator's, `field` its input (None: count)."""
+    """One named figure of a window: `kind` is an aggregator's, `field` its input (None: none).
+
+    `where`: an event pattern; the figure counts only records that match. `of`: the figures that a
+    derived one is made of. `options` are the aggregator's own parameters, validated.
+    """
 
     name: str
     kind: str
     field: str | None = None
+    where: Mapping[str, Any] = {}
+    of: tuple[str, ...] = ()
+    options: Mapping[str, Any] = {}
 
 
 class DetectSpec(Struct, frozen=True):
@@ -87,6 +126,9 @@ class DetectSpec(Struct, frozen=True):
     kind: str
     aggregate: str
     options: Mapping[str, Any] = {}
+
+
+Overflow = Literal["other", "evict", "dead_letter"]
 
 
 class RuleSpec(Struct, frozen=True):
@@ -101,6 +143,24 @@ class RuleSpec(Struct, frozen=True):
     emit_windows: str | None = None
     emit_anomalies: str | None = None
     max_groups: int = 100_000
+    lateness_ms: int = 0  # how long after its end a window still takes records
+    panes: PanesSpec = PanesSpec()
+    overflow: Overflow = "other"  # what becomes of a record whose key is one too many
+    forget_after_ms: int | None = None  # of silence, in event time: a key is then as if new
+
+
+class MergeSpec(Struct, frozen=True):
+    """The stream through which global rules meet, and how long they wait for a shard.
+
+    `buckets`: parts of the groups' space; fixed by the first start of an application.
+    `on_stall_ms`: after so long without a shard that stands still they go on, incomplete; None:
+    never. `max_drift_ms`: how far a shard that catches up may be ahead of the slowest; None: any.
+    """
+
+    stream: str  # name or ARN
+    buckets: int = 16
+    on_stall_ms: int | None = None
+    max_drift_ms: int | None = None
 
 
 class StateSpec(Struct, frozen=True):
@@ -135,6 +195,7 @@ class Pipeline(Struct, frozen=True):
     state: StateSpec
     dead_letters: DeadLetterSpec
     http: HttpSpec = HttpSpec()
+    merge: MergeSpec | None = None
 
 
 # ---- the stream -----------------------------------------------------------------------------

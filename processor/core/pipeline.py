@@ -10,6 +10,7 @@ come after its window's closing is late by the watermark before it, and is not c
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
@@ -23,7 +24,7 @@ from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
 from processor.core.plan import Plan
-from processor.core.rules import Heritage, Output, Rule, Saved
+from processor.core.rules import Firing, Heritage, Output, Records, Rule, Saved
 from processor.core.stored import stream
 from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
@@ -95,6 +96,14 @@ class Watermarks(NamedTuple):
 
     own: Ints
     judged: Ints  # nowhere before `own`; later only below a floor
+
+
+class Moved(NamedTuple):
+    """Where the watermark goes, and with which of n records of a page."""
+
+    to_ms: int
+    after: Ints  # int64[n]; n is 0 where a mark moves it
+    arrivals_ms: Ints  # int64[n]
 
 
 class _Versioned(Struct, frozen=True):
@@ -176,7 +185,8 @@ class ShardPipeline:
             return self._count(item)
         nothing = np.zeros(0, dtype=np.int64)
         watermark_ms = max(self._watermark_ms, item.watermark_ms)
-        return self._advance(watermark_ms, nothing, nothing, [], Counts())
+        nobody = [None] * len(self._rules)
+        return self._advance(nobody, Moved(watermark_ms, nothing, nothing), [], Counts())
 
     def _count(self, page: Page) -> Iterator[Step]:
         counts = Counts(payload_bytes=sum(map(len, page.payloads)))
@@ -199,10 +209,11 @@ class ShardPipeline:
         wanted = [self._wanted(rule, batch) for rule in self._rules]
         before, after = self._watermarks(batch, times)
         judged = floors.raised(self._floors, before, batch.partition_keys)
-        self._take(batch, times, ids, wanted, Watermarks(before, judged), counts)
+        records = self._judge(batch, times, ids, wanted, Watermarks(before, judged), counts)
         letters = self._dead_letters(batch, counts)
         watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
-        yield from self._advance(watermark_ms, after, batch.arrivals_ms, letters, counts)
+        moved = Moved(watermark_ms, after, batch.arrivals_ms)
+        yield from self._advance(records, moved, letters, counts)
         self._newest_ms, self._arrived_ms = newest_ms, arrived_ms
         self.position = Position("after", last)
 
@@ -376,7 +387,7 @@ class ShardPipeline:
         before = np.concatenate(([self._watermark_ms], after[:-1]))
         return before, after
 
-    def _take(
+    def _judge(
         self,
         batch: intake.Batch,
         times: Ints,
@@ -384,8 +395,8 @@ class ShardPipeline:
         wanted: list[Bools],
         watermarks: Watermarks,
         counts: Counts,
-    ) -> None:
-        """Judge each record (duplicate, late, unmatched) and count it where it belongs."""
+    ) -> list[Records | None]:
+        """Judge each record (duplicate, late, unmatched): what each rule has to count."""
         valid = batch.valid
         wanted = [mask & valid for mask in wanted]  # a later rule may have rejected a record
         late = [
@@ -411,19 +422,26 @@ class ShardPipeline:
         counts.counted = int((counted & fresh).sum())
         counts.late = int((matched & ~counted & fresh).sum())
         counts.unmatched = int((~matched & fresh).sum())
-        for rule, mask, tardy in zip(self._rules, wanted, late, strict=True):
+        for rule, tardy in zip(self._rules, late, strict=True):
             counts.late_by_rule[rule.plan.spec.name] = int((tardy & fresh).sum())
-            self._add(rule, batch, times, mask & ~tardy & fresh)
+        return [
+            self._records(rule, batch, times, mask & ~tardy & fresh, watermarks.judged)
+            for rule, mask, tardy in zip(self._rules, wanted, late, strict=True)
+        ]
 
-    def _add(self, rule: Rule, batch: intake.Batch, times: Ints, taken: Bools) -> None:
+    def _records(
+        self, rule: Rule, batch: intake.Batch, times: Ints, taken: Bools, judged: Ints
+    ) -> Records | None:
         rows = np.flatnonzero(taken)
         if not len(rows):
-            return
-        rule.add(
+            return None
+        return Records(
             [intake.where(batch.column(path), taken) for path in rule.plan.spec.group_by],
             intake.where(batch.partition_keys, taken),
             times[rows],
             {path: batch.numbers(path)[rows] for path in rule.plan.numeric_fields},
+            rows,
+            judged[rows],
             self._sample_of(batch, rows),
         )
 
@@ -461,37 +479,42 @@ class ShardPipeline:
 
     def _advance(
         self,
-        watermark_ms: int,
-        watermarks: Ints,
-        arrivals_ms: Ints,
+        records: Sequence[Records | None],
+        moved: Moved,
         letters: list[DeadLetter],
         counts: Counts,
     ) -> Iterator[Step]:
-        """Move the watermark; close what it passes, in order of (record, rule, end, key)."""
-        due = sorted(
-            (int(np.searchsorted(watermarks, end_ms)), i, end_ms)
-            for i, rule in enumerate(self._rules)
-            for end_ms in rule.due_ends(watermark_ms)
-        )
-        open_before = self.windows_open
-        rest = yield from _turns(self._close(due, arrivals_ms, counts))
-        self._watermark_ms = watermark_ms
-        self._floors = floors.standing(self._floors, watermark_ms)
-        self._seen.sweep(watermark_ms)
-        counts.windows_closed = open_before - self.windows_open
+        """Count, move the watermark, and tell what it passes."""
+        rest = yield from _turns(self._fire(records, moved, counts))
+        self._watermark_ms = moved.to_ms
+        self._floors = floors.standing(self._floors, moved.to_ms)
+        self._seen.sweep(moved.to_ms)
         self.totals.add(counts)
         yield Step(rest, letters, counts)
 
-    def _close(
-        self, due: Iterable[tuple[int, int, int]], arrivals_ms: Ints, counts: Counts
+    def _fire(
+        self, records: Sequence[Records | None], moved: Moved, counts: Counts
     ) -> Iterator[Piece]:
-        """Close what is due, by (record, rule, end)."""
-        for record, i, end_ms in due:
-            outputs = self._rules[i].close(end_ms)
-            yield len(self._rules[i].keys), []
-            for output in outputs:
+        """What the rules tell, in order of (record, rule, end, key)."""
+        each = [
+            _ordered(i, rule.take(wanted, moved.after, moved.to_ms))
+            for i, (rule, wanted) in enumerate(zip(self._rules, records, strict=True))
+        ]
+        for _, firing in heapq.merge(*each, key=_by_order):
+            counts.windows_closed += firing.closed
+            yield firing.cost, []
+            for output in firing.outputs:
                 _count_alarm(counts, output)
-                yield EVENT_WORK, [_arrived(output.event, record, arrivals_ms)]
+                yield EVENT_WORK, [_arrived(output.event, firing.record, moved.arrivals_ms)]
+
+
+def _ordered(rule: int, firings: Iterator[Firing]) -> Iterator[tuple[int, Firing]]:
+    return ((rule, firing) for firing in firings)
+
+
+def _by_order(one: tuple[int, Firing]) -> tuple[int, int, int]:
+    rule, firing = one
+    return firing.record, rule, firing.end_ms
 
 
 def _version_of(state: bytes) -> int:

@@ -7,7 +7,7 @@ window from its first on, also when nothing came: a wave a window.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -28,6 +28,7 @@ from processor.model import (
     DerivedEvent,
     Floats,
     Ints,
+    Rows,
     RuleSpec,
     Shard,
 )
@@ -60,6 +61,31 @@ class Output(Struct, frozen=True):
     end_ms: int
     event: DerivedEvent
     alarm: Alarm | None = None
+
+
+class Records(NamedTuple):
+    """n records of a page, in its order, that a rule wants: none too late, and none twice."""
+
+    keys: Sequence[Sequence[Any]]  # a column a field of `group_by`
+    partition_keys: Sequence[str]
+    times: Ints  # int64[n]
+    values: Mapping[str, Floats]  # float64[n] a field that is read
+    at: Rows  # intp[n]: each one's place in its page
+    judged: Ints  # int64[n]: the watermark by which each is judged, that before it or a floor
+    sample_of: SampleOf | None
+
+
+class Firing(NamedTuple):
+    """One window end that the watermark passed: at which record of the page, and what is told.
+
+    The outputs are made as they are taken; to be taken to the end before the rule's next firing.
+    """
+
+    record: int  # its place in the page; the page's length where a mark fired it
+    end_ms: int
+    closed: int  # windows
+    cost: int  # in units of `pipeline.TURN_WORK`, besides that of its outputs
+    outputs: Iterator[Output]
 
 
 class Saved(Struct, frozen=True):
@@ -111,26 +137,35 @@ class Rule:
         ends: Ints = self.windows.start_ms(1) + self.windows.ordinals(times) * self._size_ms
         return watermarks >= ends
 
-    def add(
-        self,
-        keys: Sequence[Sequence[Any]],
-        partition_keys: Sequence[str],
-        times: Ints,
-        values: Mapping[str, Floats],
-        sample_of: SampleOf | None,
-    ) -> None:
-        """Count records that are wanted and on time; columns as `KeyTable` and `WindowTable`."""
-        rows = self.keys.indices(keys, partition_keys)
+    def take(
+        self, records: Records | None, watermarks: Ints, watermark_ms: int
+    ) -> Iterator[Firing]:
+        """Count records, and close what the watermark passes, in order of (record, end).
+
+        `watermarks`: int64[page], after each record of the page; nothing where a mark moves it to
+        `watermark_ms`. Works as it is iterated; to be taken to the end.
+        """
+        if records is not None:
+            self._add(records)
+        for end_ms in self.due_ends(watermark_ms):
+            record = int(np.searchsorted(watermarks, end_ms))
+            open_before = len(self.windows)
+            outputs = self._close(end_ms)
+            closed = open_before - len(self.windows)
+            yield Firing(record, end_ms, closed, len(self.keys), outputs)
+
+    def _add(self, records: Records) -> None:
+        rows = self.keys.indices(records.keys, records.partition_keys)
         self._ensure()
-        ends = self.windows.start_ms(1) + self.windows.ordinals(times) * self._size_ms
+        ends = self.windows.start_ms(1) + self.windows.ordinals(records.times) * self._size_ms
         np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
-        self.windows.add(rows, times, values, sample_of)
+        self.windows.add(rows, records.times, records.values, records.sample_of)
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether that watermark closes a window or gives a detector one to judge."""
         return bool(self.due_ends(watermark_ms))
 
-    def close(self, end_ms: int) -> Iterator[Output]:
+    def _close(self, end_ms: int) -> Iterator[Output]:
         """Close the window that ends there, one of `due_ends` in their order.
 
         The state moves on at once; the outputs, in order of key, are made as they are taken.

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from processor.core.rules import ABSENCE_HORIZON, Heritage, Output, Rule
+from processor.core.rules import ABSENCE_HORIZON, Heritage, Output, Records, Rule
 from processor.model import DetectSpec, RuleSpec, WindowSpec
 from tests.core import streams
 
 SIZE_MS = 1_000
 NOW_MS = streams.START_MS // SIZE_MS * SIZE_MS
+BEFORE_MS = -(2**62)  # a watermark that closes nothing
 # Speaks up whenever a window holds fewer than two records, empty ones included.
 FEW = DetectSpec("few", "threshold", "orders", {"below": 2, "recover_after": 1})
 
@@ -27,14 +28,17 @@ def rule(detect: tuple[DetectSpec, ...] = (FEW,), **more: Any) -> Rule:
 def add(to: Rule, *records: tuple[str, int], sent_as: str | None = None) -> Rule:
     """Records of (store, time); their PartitionKey is the store, or `sent_as`."""
     stores = [store for store, _ in records]
-    times = np.array([time for _, time in records], dtype=np.int64)
-    to.add(
-        [stores],
-        [sent_as or store for store in stores],
-        times,
-        {"amount": np.ones(len(records))},
-        None,
+    n = len(records)
+    wanted = Records(
+        keys=[stores],
+        partition_keys=[sent_as or store for store in stores],
+        times=np.array([time for _, time in records], dtype=np.int64),
+        values={"amount": np.ones(n)},
+        at=np.arange(n),
+        judged=np.full(n, BEFORE_MS),
+        sample_of=None,
     )
+    assert list(to.take(wanted, np.full(n, BEFORE_MS), BEFORE_MS)) == []
     return to
 
 
@@ -45,7 +49,8 @@ def waves(of: Rule) -> tuple[int | None, int]:
 
 def advance(of: Rule, watermark_ms: int) -> list[Output]:
     """Close what is due, as the pipeline does."""
-    return [output for end_ms in of.due_ends(watermark_ms) for output in of.close(end_ms)]
+    firings = of.take(None, np.zeros(0, dtype=np.int64), watermark_ms)
+    return [output for firing in firings for output in firing.outputs]
 
 
 def told(outputs: list[Output]) -> list[tuple[str, int, str]]:
