@@ -21,6 +21,8 @@ Outcome = Literal["goes_on", "ended", "ask_list", "garbled"]
 
 # ---- the start ------------------------------------------------------------------------------
 
+START_WORDS = ("trim_horizon", "latest")
+
 
 def start_position(start: str, service_date_ms: int) -> Position:
     """What `source.start` means: asked once an application, then stored by it.

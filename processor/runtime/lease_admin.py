@@ -144,7 +144,7 @@ class LeaseAdmin:
         while waiting:
             rows = await self._workers(stream, liveness)
             now = self.clock.monotonic()
-            liveness.on_read(rows.values(), waiting, now)
+            liveness.on_read(rows.values(), now, owners=waiting)
             for worker_id in sorted(waiting):
                 row = rows.get(worker_id)
                 _require_still(worker_id, row, first)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from processor.core.leases import audit
-from processor.core.leases.audit import HashRange
+from processor.core.leases.audit import Hole
 from processor.core.leases.lineage import refilled, removable, undiscovered
 from processor.core.leases.rows import ShardRow, StreamKey
 from processor.model import Position, Shard
@@ -27,7 +27,7 @@ class Found(Struct, frozen=True):
 
     create: list[ShardRow]
     remove: list[ShardRow]
-    holes: list[HashRange]
+    holes: list[Hole]
     is_resharding: bool
 
 
@@ -38,7 +38,7 @@ class Discovery:
         self._stream = stream
         self._start = start
         self._omitted: dict[str, int] = {}  # by shard with a row: how often in a row
-        self._holes: list[HashRange] = []
+        self._holes: list[Hole] = []
         self._shape: frozenset[tuple[str, bool]] | None = None
         self._changed_at: float | None = None
 
@@ -60,7 +60,7 @@ class Discovery:
 
     def _audit(
         self, listing: Sequence[Shard], rows: Mapping[str, ShardRow]
-    ) -> tuple[list[ShardRow], list[HashRange]]:
+    ) -> tuple[list[ShardRow], list[Hole]]:
         """Rows that fill holes which last, and what remains of those."""
         seen = audit.holes(rows.values())
         lasting = audit.lasting(self._holes, seen)

@@ -82,7 +82,7 @@ class Fleet:
         for worker_id in [one for one in self.workers if one not in shown]:
             if is_all or (rows and is_within(worker_id, read.first or "", rows[-1].id)):
                 self._on_worker_gone(worker_id, now)
-        self._liveness.on_read(rows, (), now)
+        self._liveness.on_read(rows, now)
         if is_all:
             self.all_read_at = now
             self._note_missing_owners(now)

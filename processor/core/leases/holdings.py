@@ -36,6 +36,7 @@ class Holdings:
         if known is not None and (known.held is row.held or known.held == row.held):
             return
         self.drop(row.id)
+        self.version += 1
         self._rows[row.id] = row
         for lease in row.held:
             other = self._holders.get(lease.shard_id)

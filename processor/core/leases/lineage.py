@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from processor.core.leases.audit import overlap
 from processor.core.leases.rows import ShardRow, StreamKey, fresh_row
 from processor.model import Position, Shard
 
@@ -116,10 +117,7 @@ def heirs(shard: Shard, listing: Sequence[Shard]) -> tuple[Shard, ...]:
     return tuple(
         one
         for one in listing
-        if one.id != shard.id
-        and one.first_hash <= shard.last_hash
-        and shard.first_hash <= one.last_hash
-        and not listed & set(one.parents)
+        if one.id != shard.id and overlap(one, shard) and not listed & set(one.parents)
     )
 
 
@@ -133,11 +131,7 @@ def _with_ancestors(shard: Shard, known: Collection[str], left: Iterable[ShardRo
     found = _with_parents(shard, known)
     if found.parents or not shard.parents:
         return found
-    older = (
-        row.id
-        for row in left
-        if row.shard.first_hash <= shard.last_hash and shard.first_hash <= row.shard.last_hash
-    )
+    older = (row.id for row in left if overlap(row.shard, shard))
     return replace(found, parents=tuple(sorted(older)))
 
 

@@ -29,11 +29,11 @@ class Liveness:
         self._gap_max_s = gap_max_s
         self._seen: dict[str, _Seen] = {}
 
-    def on_read(self, rows: Iterable[WorkerRow], owners: Iterable[str], now: float) -> None:
+    def on_read(self, rows: Iterable[WorkerRow], now: float, owners: Iterable[str] = ()) -> None:
         """A consistent read that was complete at `now`, and so would have shown the `owners` too.
 
-        One without a row counts like one whose counter stands still: its last heartbeat may be as
-        young.
+        An owner without a row counts like one whose counter stands still: its last heartbeat may be
+        as young.
         """
         counters: dict[str, int | None] = dict.fromkeys(owners)
         counters.update((row.id, row.counter) for row in rows)

@@ -178,8 +178,7 @@ class Machine:
         self._shards_read_at = max(self._shards_read_at, sent_at)
         if jitter is not None:
             self._has_discovered = True
-            share = max(1, len(self._fleet.live())) / 8
-            period_s = self._timing.discovery_s * share * jitter
+            period_s = self._discovery_s() * jitter
             soon_s = self._timing.reshard_s if is_resharding else period_s
             self._discover_at = now + min(period_s, soon_s)
         self._fleet.on_shards(rows, sent_at, now)
@@ -193,11 +192,14 @@ class Machine:
     def _first_discovery_s(self) -> float:
         """Of workers that start together, the one with the smallest id begins: else each would
         create every row. The others follow as if they had done so at some time before."""
-        live = self._fleet.live()
-        if self.worker_id <= min(live, default=self.worker_id):
+        if self.worker_id <= min(self._fleet.live(), default=self.worker_id):
             return 0.0
         fraction = zlib.crc32(self.worker_id.encode()) / 2**32
-        return EMPTY_S + fraction * self._timing.discovery_s * len(live) / 8
+        return EMPTY_S + fraction * self._discovery_s()
+
+    def _discovery_s(self) -> float:
+        """Between two of ours: the fewer we are, the more of the same reads each does."""
+        return self._timing.discovery_s * max(1, len(self._fleet.live())) / 8
 
     def on_shard(self, shard_id: str, row: ShardRow | None, now: float) -> None:
         """One row, by a read or because a write of ours was refused."""

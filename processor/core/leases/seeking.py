@@ -18,14 +18,14 @@ parent that is read (again) too, it inherits, as any child does.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.core.leases.lineage import parents_first
 from processor.core.leases.rows import Pair, ShardRow
-from processor.errors import UsageError
+from processor.core.progress import START_WORDS, start_position
+from processor.errors import ConfigError, UsageError
 from processor.model import TRIM_HORIZON, Position
 
 _TIME = "a time with its zone (2026-01-31T12:00:00Z)"
@@ -58,24 +58,11 @@ def initial(text: str, service_date_ms: int) -> Position:
 
 def _start(text: str, service_date_ms: int, option: str, expected: str) -> Position:
     word = text.lower().replace("-", "_")
-    if word == "trim_horizon":
-        return TRIM_HORIZON
-    if word == "latest":
-        return Position("at_time", str(service_date_ms))
-    at_ms = _time_ms(text, option, expected)
-    if at_ms > service_date_ms:
-        raise UsageError(f"{option}: found {text}, which is in the future; expected {expected}")
-    return Position("at_time", str(at_ms))
-
-
-def _time_ms(text: str, option: str, expected: str) -> int:
+    start = word if word in START_WORDS else text
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{option}: found {text!r}, expected {expected}") from None
-    if time.tzinfo is None:
-        raise UsageError(f"{option}: found {text!r}, which has no zone; expected {expected}")
-    return round(time.timestamp() * 1000)
+        return start_position(start, service_date_ms)
+    except ConfigError as error:
+        raise UsageError(f"{option}: found {error.found}, expected {expected}") from None
 
 
 # ---- one row ----------------------------------------------------------------------------------

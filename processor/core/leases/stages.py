@@ -10,7 +10,7 @@
     FAILED, PARKED → STOPPED                         the worker stops
     any     → gone                                   lost
 
-No other change is legal; `machine.Machine` makes them all.
+No other change is legal; `portfolio.Portfolio` makes them all.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from processor.core.leases.audit import HASH_MAX, HashRange, fillers, holes, lasting
+from processor.core.leases.audit import HASH_MAX, Hole, fillers, holes, lasting
 from processor.core.leases.rows import ShardRow, StreamKey, fresh_row
 from processor.model import TRIM_HORIZON, Shard
 
@@ -19,8 +19,8 @@ def row(name: str, first: int, last: int, *, ended: bool = False) -> ShardRow:
     return replace(fresh_row(STREAM, shard, TRIM_HORIZON), ended=ended)
 
 
-def sixteenths(found: list[HashRange]) -> list[tuple[int, int]]:
-    return [(hole.first // WIDTH, hole.last // WIDTH) for hole in found]
+def sixteenths(found: list[Hole]) -> list[tuple[int, int]]:
+    return [(hole.first_hash // WIDTH, hole.last_hash // WIDTH) for hole in found]
 
 
 def test_a_whole_table_has_no_hole_and_an_empty_one_is_a_hole() -> None:
@@ -28,7 +28,7 @@ def test_a_whole_table_has_no_hole_and_an_empty_one_is_a_hole() -> None:
     #  a─────┐
     #        b─────┐
     assert holes([row("a", 0, 7), row("b", 8, 15)]) == []
-    assert holes([]) == [HashRange(0, HASH_MAX)]
+    assert holes([]) == [Hole(0, HASH_MAX)]
 
 
 def test_holes_are_told_at_either_end_and_between() -> None:
@@ -40,7 +40,7 @@ def test_holes_are_told_at_either_end_and_between() -> None:
 def test_a_single_key_that_nobody_covers_is_a_hole() -> None:
     left, right = Shard("a", 0, 2**127 - 1), Shard("b", 2**127 + 1, HASH_MAX)
     rows = [fresh_row(STREAM, shard, TRIM_HORIZON) for shard in (left, right)]
-    assert holes(rows) == [HashRange(2**127, 2**127)]
+    assert holes(rows) == [Hole(2**127, 2**127)]
 
 
 def test_a_parent_that_is_still_read_covers_its_range_and_one_that_ended_does_not() -> None:
@@ -50,10 +50,10 @@ def test_a_parent_that_is_still_read_covers_its_range_and_one_that_ended_does_no
 
 
 def test_only_what_two_audits_see_lasts() -> None:
-    before, now = [HashRange(0, 9), HashRange(20, 29)], [HashRange(5, 24)]
-    assert lasting(before, now) == [HashRange(5, 9), HashRange(20, 24)]
+    before, now = [Hole(0, 9), Hole(20, 29)], [Hole(5, 24)]
+    assert lasting(before, now) == [Hole(5, 9), Hole(20, 24)]
     assert lasting([], now) == []
-    assert lasting(before, [HashRange(10, 19)]) == []
+    assert lasting(before, [Hole(10, 19)]) == []
 
 
 def test_listed_shards_without_a_row_fill_a_hole() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from processor.core.leases.audit import HashRange
+from processor.core.leases.audit import Hole
 from processor.core.leases.discovery import RESHARD_S_MAX, Discovery, Found
 from processor.core.leases.lineage import is_readable
 from processor.core.leases.rows import Pair, ShardRow, StreamKey, fresh_row
@@ -74,7 +74,7 @@ def test_a_hole_that_nobody_can_fill_is_told_when_it_lasts() -> None:
     worker = Worker()
     assert worker.look([CLOSED, LEFT], ended_row(A), open_row(LEFT)).holes == []
     found = worker.look([CLOSED, LEFT], ended_row(A), open_row(LEFT))
-    assert found.holes == [HashRange(HALF, 2**128 - 1)]
+    assert found.holes == [Hole(HALF, 2**128 - 1)]
     assert worker.look([CLOSED, LEFT, RIGHT], ended_row(A), open_row(LEFT)).holes == []
 
 
