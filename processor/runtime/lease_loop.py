@@ -8,7 +8,6 @@ drops everything and joins again under a new id, with a new machine.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from uuid import UUID
@@ -240,10 +239,15 @@ class LeaseLoop:
 
     async def _pause(self, until: float | None) -> None:
         """Until something happened, or the machine wants to be asked again."""
-        delay_s = None if until is None else max(0.0, until - self.clock.monotonic())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                await self._wake.wait()
+        if until is None:
+            await self._wake.wait()
+            return
+        delay_s = max(0.0, until - self.clock.monotonic())
+        alarm = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
 
     async def _end_tasks(self, tasks: list[asyncio.Task[None]]) -> None:
         await asyncio.sleep(0)  # cancelled before its first step, a task would not tidy up
