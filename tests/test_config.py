@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processor import config
-from processor.config import ConfigErrors, values
+from processor.config import ConfigErrors, checks, values
+from processor.config.section import Faults
 from processor.model import (
     AggregateSpec,
     DeadLetterSpec,
     DetectSpec,
     HttpSpec,
+    MergeSpec,
+    PanesSpec,
     Pipeline,
     SinkSpec,
     StateSpec,
@@ -92,7 +97,9 @@ def test_every_key_of_the_format_is_read() -> None:
         "https://sqs.eu-central-1.amazonaws.com/123456789012/fleet-dead"
     )
     assert pipeline.http == HttpSpec("0.0.0.0", 9000)
-    readings, hot = pipeline.rules
+    assert pipeline.merge == MergeSpec("live-merge", 8, 300_000, 600_000)
+    readings, hot, all_countries = pipeline.rules
+    assert all_countries.group_by == ()
     assert hot.window == readings.window == WindowSpec(300_000, 30_000)  # by the merge
     assert hot.max_groups == 5_000
     assert hot.where["country"] == ["NO", "SE"]  # not false: YAML 1.2
@@ -234,9 +241,9 @@ WRONG: list[tuple[str, str, str]] = [
     ("{eventbridge: shop-events}", "shop-events", "a kind and its target"),
     ("[store]", "store", f"f.yaml:8: {RULE}.group_by: found"),
     ("[store]", "[store, store]", "found store 2 times"),
-    ("[store]", "[]", "found an empty list"),
-    ("[store]", "[region]", "[region], which makes the rule global"),
-    (", partition_key: store", "", "f.yaml:3: event.partition_key: found nothing"),
+    ("[store]", "[region]", "merge: found nothing, expected a Kinesis stream of its own"),
+    ("[store]", "[]", f"{RULE}, global as group_by does not contain store"),
+    (", partition_key: store", "", "without event.partition_key every rule is global"),
     ("tumbling: 10m", "tumbling: 10ms", "a duration from 1s"),
     ("tumbling: 10m", "tumbling: 10m, offset: 10m", "less than the window's size, 10m"),
     ("tumbling: 10m", "hopping: 10m", "a hopping window, expected tumbling"),
@@ -423,3 +430,80 @@ def test_durations_have_units(text: str, ms: int) -> None:
 @given(st.integers(1, 2**40))
 def test_a_size_reads_as_it_was_written(number: int) -> None:
     assert values.size(1, 2**40).read(values.show_size(number)) == number
+
+
+# ---- global rules ---------------------------------------------------------------------------
+
+GLOBAL = ("[store]", "[region]")
+MERGE = "merge: {stream: shop-merge}\n"
+
+
+def test_a_rule_over_all_shards_is_taken_with_a_stream_to_meet_in() -> None:
+    pipeline = read(shop(GLOBAL) + MERGE)
+    assert pipeline.merge == MergeSpec("shop-merge")
+    assert pipeline.rules[0].group_by == ("region",)
+
+
+def test_without_a_partition_key_every_rule_is_global() -> None:
+    assert read(shop((", partition_key: store", "")) + MERGE).event.partition_key is None
+
+
+@pytest.mark.parametrize(
+    ("merge", "words"),
+    [
+        ("{stream: orders}", "f.yaml:13: merge.stream: found orders, the source's own"),
+        ("{stream: m, buckets: 0}", "merge.buckets: found the number 0"),
+        ("{stream: m, buckets: 257}", "merge.buckets: found the number 257"),
+        ("{stream: m, on_stall: 5}", "merge.on_stall: found the number 5, expected a duration"),
+        ("{buckets: 4}", "merge.stream: found nothing"),
+        ("{stream: m, bukets: 4}", "did you mean buckets?"),
+    ],
+)
+def test_a_fault_in_merge_is_told_with_its_place(merge: str, words: str) -> None:
+    errors = errors_of(shop(GLOBAL) + f"merge: {merge}\n")
+    assert any(words in error for error in errors), errors
+
+
+def test_the_merge_stream_is_in_the_region_of_the_source() -> None:
+    arn = "arn:aws:kinesis:{}:123456789012:stream/{}"
+    there, here = arn.format("us-east-1", "m"), arn.format("eu-central-1", "orders")
+    source = shop(GLOBAL, ("stream: orders", f"stream: '{here}'"))
+    [error] = errors_of(source + f"merge: {{stream: '{there}'}}\n")
+    assert "found a stream in us-east-1, expected one in the source's region, eu-central-1" in error
+
+
+def test_a_merge_stream_that_no_rule_needs_is_warned_of() -> None:
+    [warning] = warnings_of(shop() + MERGE)
+    assert "merge: warning: no rule is global" in warning
+
+
+def test_not_to_outwait_a_take_over_is_warned_of() -> None:
+    [warning] = warnings_of(shop(GLOBAL) + "merge: {stream: m, on_stall: 5s}\n")
+    assert "merge.on_stall: warning: a killed worker's shards stand still for up to 15 s" in warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"window": WindowSpec(kind="session", gap_ms=1)}, "window: found a session window"),
+        ({"window": WindowSpec(kind="running", ttl_ms=1)}, "window: found a running window"),
+        ({"panes": PanesSpec(early_every_ms=1)}, "panes.early: found a pane early by every"),
+        ({"panes": PanesSpec(early_count=1)}, "panes.early: found a pane early by count"),
+        ({"panes": PanesSpec(early_when={"n": [1]})}, "panes.early: found a pane early by when"),
+        ({"overflow": "evict"}, "overflow: found evict"),
+    ],
+)
+def test_what_only_one_shard_can_do_exactly_is_refused_to_global_rules(
+    changes: dict[str, Any], words: str
+) -> None:
+    pipeline = read(shop(GLOBAL) + MERGE)
+    faults = Faults()
+    rule = replace(pipeline.rules[0], **changes)
+    checks.check_scope(pipeline.event, [rule], faults, has_merge=True)
+    [error] = faults.errors
+    assert words in str(error)
+    assert "the rule is global, and" in str(error)
+    faults = Faults()
+    own = replace(rule, group_by=("store",))
+    checks.check_scope(pipeline.event, [own], faults, has_merge=False)
+    assert not faults

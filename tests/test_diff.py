@@ -103,6 +103,7 @@ def test_one_file_twice_changes_nothing(files: Files) -> None:
     assert (code, err) == (0, "")
     assert out == (
         "readings: kept: nothing happens to it\nhot-engines: kept: nothing happens to it\n"
+        "all-countries: kept: nothing happens to it\n"
     )
 
 

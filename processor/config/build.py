@@ -16,6 +16,7 @@ from processor.model import (
     DeadLetterSpec,
     EventSpec,
     HttpSpec,
+    MergeSpec,
     Pipeline,
     RuleSpec,
     SinkSpec,
@@ -24,7 +25,7 @@ from processor.model import (
 )
 from processor.wording import describe, did_you_mean, one_of
 
-SECTIONS = ("source", "event", "sinks", "rules", "state", "dead_letters", "http")
+SECTIONS = ("source", "event", "sinks", "rules", "merge", "state", "dead_letters", "http")
 
 S = TypeVar("S", bound=Struct)
 
@@ -40,6 +41,7 @@ def read_pipeline(root: Any, faults: Faults) -> Pipeline | None:
     event = _section(EventSpec, root, "event", shape.EVENT, faults)
     sinks = _sinks(root.get("sinks"), faults)
     rules = _rules(root.get("rules"), faults)
+    merge = _merge(root, faults)
     state = _section(StateSpec, root, "state", shape.STATE, faults, table=f"processor-{app}")
     queue = f"processor-{app}-dead-letters"
     dead_letters = _section(
@@ -47,9 +49,17 @@ def read_pipeline(root: Any, faults: Faults) -> Pipeline | None:
     )
     http = _section(HttpSpec, root, "http", shape.HTTP, faults)
     _cross_check(root, event, rules, faults)
+    if source is not None:
+        checks.check_merge(source, merge, faults)
     if faults.errors or not (app and source and event and state and dead_letters and http):
         return None
-    return Pipeline(app, source, event, sinks, tuple(rules), state, dead_letters, http)
+    return Pipeline(app, source, event, sinks, tuple(rules), state, dead_letters, http, merge)
+
+
+def _merge(root: dict[str, Any], faults: Faults) -> MergeSpec | None:
+    if plain(root.get("merge")) is None:
+        return None
+    return _section(MergeSpec, root, "merge", shape.MERGE, faults)
 
 
 def _section(
@@ -69,7 +79,8 @@ def _cross_check(
     for rule in rules:
         checks.check_emits(rule, list(sinks) if isinstance(sinks, dict) else [], faults)
     if event is not None:
-        checks.check_scope(event, rules, faults)
+        has_merge = plain(root.get("merge")) is not None
+        checks.check_scope(event, rules, faults, has_merge=has_merge)
         checks.check_fields(event, rules, faults)
 
 

@@ -12,9 +12,10 @@ from processor.config.section import Faults
 from processor.config.values import show_duration
 from processor.core import patterns
 from processor.core.matching import EVERY_TYPE, JsonType
-from processor.model import EventSpec, Pipeline, RuleSpec, SourceSpec
+from processor.model import EventSpec, MergeSpec, Pipeline, RuleSpec, SourceSpec
 from processor.wording import did_you_mean, one_of
 
+TAKE_OVER_MS_MAX = 15_000  # of a killed worker's shards
 LATENESS_WINDOWS_MAX = 10  # a result that waits for ten windows is news of yesterday
 
 
@@ -47,22 +48,76 @@ def check_emits(rule: RuleSpec, sinks: Collection[str], faults: Faults) -> None:
             faults.add(f"rules.{rule.name}.emit.{key}", f"no sink {sink}", expected)
 
 
-def check_scope(event: EventSpec, rules: Iterable[RuleSpec], faults: Faults) -> None:
-    """A group must live on one shard: that needs the producer's partition key in its key."""
-    why = "other rules need all shards together, which is not supported yet"
-    if event.partition_key is None:
+def check_scope(
+    event: EventSpec, rules: Iterable[RuleSpec], faults: Faults, *, has_merge: bool
+) -> None:
+    """A group whose records come from several shards needs a place where these meet."""
+    found = [rule for rule in rules if is_global(event, rule)]
+    if found and not has_merge:
         expected = (
-            f"the field that the producer takes as partition key, for rules to group by: {why}"
+            f"a Kinesis stream of its own, merge: {{stream: NAME}}, for {_scope(event, found)}"
         )
-        faults.add("event.partition_key", "nothing", expected)
+        faults.add("merge", "nothing", expected)
+    for rule in found:
+        for key, what, why in _shard_only(rule):
+            expected = f"none: the rule is global, and {why}"
+            faults.add(f"rules.{rule.name}.{key}", what, expected)
+
+
+def is_global(event: EventSpec, rule: RuleSpec) -> bool:
+    """Whether the rule's figures need all shards together."""
+    return event.partition_key not in rule.group_by
+
+
+def _scope(event: EventSpec, rules: Sequence[RuleSpec]) -> str:
+    """Which rules are global, and why."""
+    names = ", ".join(f"rules.{rule.name}" for rule in rules)
+    if event.partition_key is None:
+        return f"{names}: without event.partition_key every rule is global"
+    verb = "do" if len(rules) > 1 else "does"
+    return f"{names}, global as group_by {verb} not contain {event.partition_key}"
+
+
+_PIECES = "its records are counted on several shards at once"
+
+
+def _shard_only(rule: RuleSpec) -> Iterator[tuple[str, str, str]]:
+    """What a rule asks for that only a single shard can do exactly: where, what, why not."""
+    panes, kind = rule.panes, rule.window.kind
+    if kind == "session":
+        yield "window", "a session window", "a session may go on on a shard that has yet to report"
+    if kind == "running":
+        yield "window", "a running window", "shards tell what they counted when a window ends"
+    for key in ("early_every_ms", "early_count", "early_when"):
+        if getattr(panes, key) is not None:
+            yield "panes.early", f"a pane early by {key[6:].removesuffix('_ms')}", _PIECES
+    if rule.overflow == "evict":
+        yield "overflow", "evict", "which group is the oldest, each shard would see otherwise"
+
+
+def check_merge(source: SourceSpec, merge: MergeSpec | None, faults: Faults) -> None:
+    """Another stream than the source's, in the same region."""
+    if merge is None:
         return
-    for rule in rules:
-        if event.partition_key not in rule.group_by:
-            faults.add(
-                f"rules.{rule.name}.group_by",
-                f"[{', '.join(rule.group_by)}], which makes the rule global",
-                f"event.partition_key ({event.partition_key}) among them: {why}",
-            )
+    if _stream_name(merge.stream) == _stream_name(source.stream):
+        expected = "a stream of its own: it would read what it sends"
+        faults.add("merge.stream", f"{merge.stream}, the source's own", expected)
+    here, there = source.region or arn_region(source.stream), arn_region(merge.stream)
+    if here and there and here != there:
+        faults.add("merge.stream", f"a stream in {there}", f"one in the source's region, {here}")
+
+
+def arn_region(stream: str) -> str | None:
+    """The region that a stream's ARN names; None where it is a name.
+
+    >>> arn_region("arn:aws:kinesis:eu-central-1:123456789012:stream/orders")
+    'eu-central-1'
+    """
+    return stream.split(":")[3] if stream.startswith("arn:") else None
+
+
+def _stream_name(stream: str) -> str:
+    return stream.rpartition("/")[2]
 
 
 class Use(NamedTuple):
@@ -159,7 +214,18 @@ def lint(pipeline: Pipeline) -> list[Warning]:
     ):
         message = "without event.id no repeat is recognised, so this has no effect"
         found.append(Warning("event.dedupe_horizon", message))
+    if pipeline.merge is not None:
+        found += _lint_merge(pipeline.merge, pipeline)
     return found
+
+
+def _lint_merge(merge: MergeSpec, pipeline: Pipeline) -> Iterator[Warning]:
+    if not any(is_global(pipeline.event, rule) for rule in pipeline.rules):
+        yield Warning("merge", "no rule is global, so nothing goes through this stream")
+    if merge.on_stall_ms is not None and merge.on_stall_ms < TAKE_OVER_MS_MAX:
+        wait = show_duration(merge.on_stall_ms)
+        message = f"a killed worker's shards stand still for up to 15 s; {wait} does not outwait it"
+        yield Warning("merge.on_stall", message)
 
 
 def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:

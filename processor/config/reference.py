@@ -23,6 +23,7 @@ from processor.model import (
     DeadLetterSpec,
     EventSpec,
     HttpSpec,
+    MergeSpec,
     RuleSpec,
     SourceSpec,
     StateSpec,
@@ -61,8 +62,12 @@ environment's variables (`$${` stands for a plain `${`). Durations have a unit: 
 `1h30m`, `7d`. Sizes too: `256KiB`, `1MB`. A field is named by its dotted path: `order.store`.
 """
 
-_EVENT = """How to read an event. `partition_key` is required for now: every rule's `group_by` must
-contain it, so that all records of a group come from one shard."""
+_EVENT = """How to read an event. A rule whose `group_by` contains `partition_key` counts each group
+on its own shard, where all the group's records are. Every other rule is global: see `merge`."""
+
+_MERGE = """Needed as soon as a rule is global: a second Kinesis stream, through which the shards
+send what they counted to where it is added up. Global rules can't have session or running windows,
+early panes, or `overflow: evict`."""
 
 _WHERE = """An [EventBridge event pattern](\
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html): fields, each with
@@ -91,6 +96,7 @@ def _top() -> list[str]:
         _section("source", "Where records come from.", _rows(shape.source(), SourceSpec)),
         _section("event", _EVENT, _rows(shape.EVENT, EventSpec)),
         _sinks(),
+        _section("merge", _MERGE, _rows(shape.MERGE, MergeSpec)),
         _section("state", "Where leases and state live.", _rows(shape.STATE, StateSpec)),
         _section(
             "dead_letters", "Where bad records go.", _rows(shape.DEAD_LETTERS, DeadLetterSpec)

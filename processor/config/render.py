@@ -28,6 +28,7 @@ def show(pipeline: Pipeline) -> dict[str, Any]:
         "event": shown(pipeline.event, shape.EVENT),
         "sinks": {name: _sink(sink) for name, sink in pipeline.sinks.items()},
         "rules": {rule.name: _rule(rule) for rule in pipeline.rules},
+        **({} if pipeline.merge is None else {"merge": shown(pipeline.merge, shape.MERGE)}),
         "state": shown(pipeline.state, shape.STATE),
         "dead_letters": shown(pipeline.dead_letters, shape.DEAD_LETTERS),
         "http": shown(pipeline.http, shape.HTTP),

@@ -29,6 +29,7 @@ def schema() -> Schema:
         "event": _section(shape.EVENT, "How to read an event."),
         "sinks": _named({"$ref": "#/$defs/sink"}, "Targets of derived events, by name."),
         "rules": {**_named({"$ref": "#/$defs/rule"}, "Rules by name."), "minProperties": 1},
+        "merge": _section(shape.MERGE, "Through what the shards of global rules meet."),
         "state": _section(shape.STATE, "Where leases and state live."),
         "dead_letters": _section(shape.DEAD_LETTERS, "Where bad records go."),
         "http": _section(shape.HTTP, "Where health and metrics are served."),

@@ -13,6 +13,7 @@ from processor.config import values
 from processor.config.values import Type
 
 EVENTBRIDGE_BYTES_MAX = 999_999  # the service takes requests of less than 1 MB
+BUCKETS_MAX = 256  # each is a record of every closing of every shard: more only cost
 MAX_GROUPS_MAX = 10_000_000  # some GB of state a shard: beyond is a mistake
 
 
@@ -81,12 +82,39 @@ EMIT = (
 )
 
 RULE = (
-    Key("group_by", values.FIELDS, "Fields whose values make a group's key.", "", True),
+    Key(
+        "group_by",
+        values.GROUPING,
+        "Fields whose values make a group's key; [] makes all events one group.",
+        "",
+        True,
+    ),
     Key("max_groups", values.integer(1, MAX_GROUPS_MAX), "Bound on groups, a rule and shard."),
 )
 RULE_WHERE = "EventBridge event pattern: which events count; without it all do."
 RULE_AGGREGATES = "Figures of a window by name: `count`, or {sum: field} and the like."
 RULE_DETECT = "Detectors: {KIND: aggregate, option: value}."
+
+MERGE = (
+    Key("stream", values.STREAM, "Kinesis stream, by name or ARN, of the same region.", "", True),
+    Key(
+        "buckets",
+        values.integer(1, BUCKETS_MAX),
+        "Parts in which the groups are shared out; fixed by an application's first start.",
+    ),
+    Key(
+        "on_stall",
+        values.duration(1_000),
+        "Go on, with `complete: false`, without a shard that stands still for so long.",
+        "on_stall_ms",
+    ),
+    Key(
+        "max_drift",
+        values.duration(1_000),
+        "How far, in event time, a shard that catches up may be ahead of the slowest.",
+        "max_drift_ms",
+    ),
+)
 
 STATE = (
     Key("table", values.TABLE, "DynamoDB table of leases; processor-<app> if not given."),

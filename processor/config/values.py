@@ -145,11 +145,11 @@ def show_size(number: int) -> str:
     return f"{number // UNITS_BYTES[unit]}{unit}"
 
 
-def listed(item: Type, expected: str) -> Type:
-    """A list of at least one, without repeats."""
+def listed(item: Type, expected: str, *, least: int = 1) -> Type:
+    """A list of at least so many, without repeats."""
 
     def read(tree: Any) -> tuple[Any, ...]:
-        if not isinstance(tree, list) or not tree:
+        if not isinstance(tree, list) or len(tree) < least:
             raise Wrong(expected, describe(plain(tree)))
         values = tuple(item.read(each) for each in tree)
         for value in values:
@@ -157,7 +157,7 @@ def listed(item: Type, expected: str) -> Type:
                 raise Wrong(f"{expected}, each once", f"{value} {values.count(value)} times")
         return values
 
-    schema = {"type": "array", "items": item.schema, "minItems": 1, "uniqueItems": True}
+    schema = {"type": "array", "items": item.schema, "minItems": least, "uniqueItems": True}
     return Type(read, schema, list)
 
 
@@ -200,7 +200,7 @@ FIELD = text(
     is_field_path,
     {"minLength": 1, "pattern": r"^[^\[\]]+$"},
 )
-FIELDS = listed(FIELD, "a list of fields, such as [store]")
+GROUPING = listed(FIELD, "a list of fields, such as [store]", least=0)
 STREAM = pattern(
     "a stream's name or ARN",
     r"[a-zA-Z0-9_.-]{1,128}|"
