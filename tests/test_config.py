@@ -268,7 +268,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("windows: alerts", "windows: alrets", f"f.yaml:12: {RULE}.emit.windows: found no sink alrets"),
     ("windows: alerts", "windows: alrets", "did you mean alerts?"),
     ("[order.placed]", "order.placed", f"f.yaml:7: {RULE}.where.type: found"),
-    ("[order.placed]", "[{suffix: x}]", "suffix is not supported yet"),
+    ("[order.placed]", "[{sufix: x}]", "did you mean suffix?"),
+    ("{type: [order.placed]}", "{$or: [{type: [a]}, {b: c}]}", f"f.yaml:7: {RULE}.where.$or[1].b"),
     ("orders-by-store:", "'orders by store':", "found the name 'orders by store'"),
     ("where:", "max_groups: 0\n    where:", "a whole number from 1 to 10000000"),
     ("where:", "max_groups: yes\n    where:", "a whole number from 1"),
@@ -395,6 +396,11 @@ def test_the_samples_give_no_warnings() -> None:
         ("emit: {windows: alerts, anomalies: alerts}", "", "sinks.alerts: warning: no rule"),
         (", anomalies: alerts", "", "nobody is told"),
         ("detect: [{novelty: orders}, {absence: orders}]", "", "the rule has no detectors"),
+        (
+            "{type: [order.placed]}",
+            "{type: [a], $or: [{type: [b]}, {kind: [c]}]}",
+            f"f.yaml:7: {RULE}.where.type: warning: has no effect where a later list",
+        ),
         ("id: id, ", "dedupe_horizon: 1h, ", "without event.id no repeat"),
     ],
 )

@@ -114,7 +114,13 @@ BAD_SHAPES = [
     ("{novelty: orders}", "{novelty: orders, sensitivty: low}"),
     ("{novelty: orders}", "{novelty: orders, warm_up: 0}"),
     ("[order.placed]", "order.placed"),
-    ("[order.placed]", "[{suffix: x}]"),
+    ("[order.placed]", "[{sufix: x}]"),
+    ("[order.placed]", "[{suffix: 5}]"),
+    ("[order.placed]", "[{prefix: {suffix: x}}]"),
+    ("[order.placed]", "[{anything-but: [a, 1]}]"),
+    ("[order.placed]", "[{anything-but: {cidr: 10.0.0.0/8}}]"),
+    ("[order.placed]", "[{numeric: ['!', 5]}]"),
+    ("{type: [order.placed]}", "{$or: [{type: [a]}]}"),
     ("windows: alerts", "window: alerts"),
 ]
 
@@ -127,6 +133,21 @@ def test_schema_and_reader_refuse_the_same_shapes(old: str, new: str) -> None:
     assert not is_valid(tree(source), SCHEMA)
     with pytest.raises(ConfigErrors):
         config.loads(source, {})
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "{type: [a, 5, null, {prefix: a}, {suffix: ''}, {suffix: {equals-ignore-case: a}}]}",
+        "{type: [{equals-ignore-case: a}, {wildcard: a*}, {cidr: '::/0'}, {exists: false}]}",
+        "{type: [{anything-but: a}, {anything-but: [1, 2]}, {anything-but: {wildcard: [a*, b]}}]}",
+        "{type: [{numeric: ['>', 0, '<=', 5]}], $or: [{a: {b: [c]}}, {$or: [{d: [1]}, {e: [2]}]}]}",
+    ],
+)
+def test_schema_and_reader_take_every_operator_of_a_pattern(where: str) -> None:
+    source = SHOP.read_text().replace("{type: [order.placed]}", where)
+    assert is_valid(tree(source), SCHEMA)
+    config.loads(source, {})
 
 
 def test_every_plug_in_can_be_named() -> None:

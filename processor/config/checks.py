@@ -230,6 +230,9 @@ def _lint_merge(merge: MergeSpec, pipeline: Pipeline) -> Iterator[Warning]:
 
 def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:
     path = f"rules.{rule.name}"
+    for place in patterns.compile(rule.where, f"{path}.where").replaced:
+        message = "has no effect where a later list for the same field counts, as in EventBridge"
+        yield Warning(place, message)
     late, size = event.out_of_orderness_ms, rule.window.size_ms
     wait, window = show_duration(late), show_duration(size)
     if late > LATENESS_WINDOWS_MAX * size:

@@ -76,11 +76,24 @@ a list of alternatives. All fields must match, of the alternatives one. `order: 
 
 | alternative | matches |
 |---|---|
-| `"x"`, `5`, `true`, `null` | that value and type: `"1"` is not `1`; `1` is `1.0` |
-| `{prefix: "x"}` | a text that starts so |
+| `"x"`, `5`, `true`, `null` | that value and type: `"1"` is not `1`; `1` is `1.0`. Also \
+`{exactly: "x"}` |
+| `{prefix: "x"}`, `{suffix: "x"}` | a text that starts or ends so |
+| `{equals-ignore-case: "x"}` | that text, whatever the case of its letters; also inside: \
+`{prefix: {equals-ignore-case: "x"}}` |
+| `{wildcard: "a*b"}` | a text; `*` stands for any, `\\*` for itself |
 | `{numeric: [">", 0, "<=", 5]}` | a number in the range; also `=`, `<`, `>=` |
-| `{anything-but: "x"}` | any other value: of a text, a number, a list of either or `{prefix: …}` |
+| `{cidr: "10.0.0.0/24"}` | an IPv4 or IPv6 address of the block, written as a text |
+| `{anything-but: "x"}` | any other value: of a text, a number, a list of either, or `prefix`, \
+`suffix`, `equals-ignore-case` or `wildcard` of a text or a list: \
+`{anything-but: {suffix: [.png, .jpg]}}` |
 | `{exists: true}`, `{exists: false}` | that the field is there, or is not |
+
+`$or: [{…}, {…}]` beside fields takes what one of its patterns takes; at any depth, with at most
+1,000 combinations. Of two lists for one field the last counts, also when one stands in an `$or`:
+`processor validate` warns. Of an array, one element that matches is enough. What EventBridge
+refuses is refused, but for its limits on the length of a pattern, on numbers (±5 billion, six
+decimals) and on the complexity of wildcards.
 """
 
 

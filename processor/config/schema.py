@@ -122,30 +122,53 @@ def _detector(kind: str) -> Schema:
 
 
 def _pattern() -> Schema:
-    """Nested objects of fields; each field has a list of alternatives."""
-    alternatives = {
-        "type": "array",
-        "items": {"$ref": "#/$defs/alternative"},
-        "minItems": 1,
-    }
+    """Nested objects of fields; each field has a list of alternatives, `$or` a list of patterns."""
+    alternatives = _list_of({"$ref": "#/$defs/alternative"})
+    pattern = {"$ref": "#/$defs/pattern"}
+    either = {"type": "array", "items": pattern, "minItems": 2}
     return {
         "type": "object",
-        "additionalProperties": {"anyOf": [alternatives, {"$ref": "#/$defs/pattern"}]},
+        "properties": {"$or": {"anyOf": [either, alternatives, pattern]}},
+        "additionalProperties": {"anyOf": [alternatives, pattern]},
     }
 
 
 def _alternative() -> Schema:
-    prefix = _closed({"prefix": {"type": "string", "minLength": 1}}, ["prefix"])
+    text: Schema = {"type": "string"}
     signs = [{"enum": list(COMPARISONS)}, {"type": "number"}]
-    numeric = {"type": "array", "items": {"anyOf": signs}, "minItems": 2, "maxItems": 4}
-    texts = {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1}
-    but = {"anyOf": [{"type": ["string", "number"]}, texts, prefix]}
-    return {
-        "anyOf": [
-            _LITERAL,
-            prefix,
-            _closed({"numeric": numeric}, ["numeric"]),
-            _closed({"anything-but": but}, ["anything-but"]),
-            _closed({"exists": {"type": "boolean"}}, ["exists"]),
-        ]
+    numeric: Schema = {"type": "array", "items": {"anyOf": signs}, "minItems": 2, "maxItems": 4}
+    same_case = _operator("equals-ignore-case", text)
+    affix: Schema = {"anyOf": [text, same_case]}
+    operators = {
+        "prefix": affix,
+        "suffix": affix,
+        "wildcard": text,
+        "numeric": numeric,
+        "cidr": text,
+        "anything-but": _excluded(),
+        "exists": {"type": "boolean"},
+        "exactly": text,
     }
+    named = [_operator(name, operand) for name, operand in operators.items()]
+    return {"anyOf": [_LITERAL, *named, same_case]}
+
+
+def _excluded() -> Schema:
+    """What `anything-but` excludes: values of one type, or an operator on texts."""
+    text: Schema = {"type": "string"}
+    part: Schema = {"type": "string", "minLength": 1}
+    either: list[Schema] = [text, {"type": "number"}]
+    operators = {"prefix": part, "suffix": part, "equals-ignore-case": text, "wildcard": text}
+    named = [
+        _operator(name, {"anyOf": [operand, _list_of(operand)]})
+        for name, operand in operators.items()
+    ]
+    return {"anyOf": [*either, *map(_list_of, either), *named]}
+
+
+def _operator(name: str, operand: Schema) -> Schema:
+    return _closed({name: operand}, [name])
+
+
+def _list_of(items: Schema) -> Schema:
+    return {"type": "array", "items": items, "minItems": 1}

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from processor.core.texts import Cidr, IgnoreCase, Wildcard
 from processor.model import Bools, Floats
 
 ABSENT = msgspec.UNSET  # what a column holds where the event has no such field, or no parent of it
@@ -36,6 +37,8 @@ class Values(Struct, frozen=True):
 
     strings: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    shapes: tuple[Wildcard | IgnoreCase | Cidr, ...] = ()
     numbers: frozenset[int | float] = frozenset()
     ranges: tuple[tuple[Bound, ...], ...] = ()
     booleans: frozenset[bool] = frozenset()
@@ -44,12 +47,20 @@ class Values(Struct, frozen=True):
     def has(self, leaf: Any) -> bool:
         kind = type(leaf)
         if kind is str:
-            return leaf in self.strings or leaf.startswith(self.prefixes)
+            return (
+                leaf in self.strings
+                or leaf.startswith(self.prefixes)
+                or leaf.endswith(self.suffixes)
+                or self.has_shape(leaf)
+            )
         if kind is int or kind is float:
             return leaf in self.numbers or any(_in_range(leaf, r) for r in self.ranges)
         if kind is bool:
             return leaf in self.booleans
         return leaf is None and self.has_null
+
+    def has_shape(self, text: str) -> bool:
+        return any(shape.has(text) for shape in self.shapes)
 
 
 class FieldTest(Struct, frozen=True):
@@ -123,6 +134,12 @@ def _strings(allowed: Values, column: Sequence[str]) -> Bools:
     result = np.fromiter(map(allowed.strings.__contains__, column), np.bool_, n)
     if allowed.prefixes:
         result |= np.fromiter((v.startswith(allowed.prefixes) for v in column), np.bool_, n)
+    if allowed.suffixes:
+        result |= np.fromiter((v.endswith(allowed.suffixes) for v in column), np.bool_, n)
+    if allowed.shapes:
+        # Dearer than the rest, and a page repeats most of its texts: each is asked once.
+        verdicts = {text: allowed.has_shape(text) for text in set(column)}
+        result |= np.fromiter(map(verdicts.__getitem__, column), np.bool_, n)
     return result
 
 
@@ -170,7 +187,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _types_of(values: Values) -> frozenset[JsonType]:
     present: dict[JsonType, bool] = {
-        "string": bool(values.strings or values.prefixes),
+        "string": bool(values.strings or values.prefixes or values.suffixes or values.shapes),
         "number": bool(values.numbers or values.ranges),
         "boolean": bool(values.booleans),
         "null": values.has_null,

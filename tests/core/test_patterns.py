@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import Any
 
 import pytest
@@ -19,8 +21,8 @@ def leaf_matches(alternative: Any, leaf: Any) -> bool:
     if not isinstance(alternative, dict):
         return json_equal(alternative, leaf)
     [(name, argument)] = alternative.items()
-    if name == "prefix":
-        return isinstance(leaf, str) and leaf.startswith(argument)
+    if name in ("prefix", "suffix", "equals-ignore-case", "wildcard", "cidr"):
+        return isinstance(leaf, str) and text_matches(name, argument, leaf)
     if name == "numeric":
         return is_number(leaf) and all(
             {"=": leaf == b, "<": leaf < b, "<=": leaf <= b, ">": leaf > b, ">=": leaf >= b}[sign]
@@ -30,9 +32,31 @@ def leaf_matches(alternative: Any, leaf: Any) -> bool:
         return bool(argument)
     assert name == "anything-but"
     if isinstance(argument, dict):
-        return not leaf_matches(argument, leaf)
+        [(name, texts)] = argument.items()
+        texts = texts if isinstance(texts, list) else [texts]
+        return not any(leaf_matches({name: text}, leaf) for text in texts)
     excluded = argument if isinstance(argument, list) else [argument]
     return not any(json_equal(e, leaf) for e in excluded)
+
+
+def text_matches(name: str, argument: Any, text: str) -> bool:
+    """By regular expressions, which the ring doesn't use for wildcards."""
+    if name == "cidr":
+        try:
+            return ipaddress.ip_address(text) in ipaddress.ip_network(argument, strict=False)
+        except ValueError:
+            return False
+    flags = re.DOTALL
+    if isinstance(argument, dict):
+        [(_, argument)] = argument.items()
+        flags |= re.IGNORECASE
+    if name == "equals-ignore-case":
+        flags |= re.IGNORECASE
+    regex = re.escape(argument)
+    if name == "wildcard":
+        regex = regex.replace(r"\*", ".*")
+    start, end = ".*" if name == "suffix" else "", ".*" if name == "prefix" else ""
+    return re.fullmatch(f"{start}{regex}{end}", text, flags) is not None
 
 
 def is_number(value: Any) -> bool:
@@ -65,8 +89,10 @@ def event_matches(pattern: dict[str, list[Any]], event: dict[str, Any]) -> bool:
 # ---- what hypothesis draws: few different values, so that matches are common -----------------
 
 BIG = 2**53
-texts = st.sampled_from(["", "a", "ab", "abc", "b", "1", "true", "null"])
+ADDRESSES = ["10.0.0.1", "10.0.1.255", "::1", "2001:db8::5"]
+texts = st.sampled_from(["", "a", "ab", "abc", "AbA", "B", "b", "1", "true", "null", *ADDRESSES])
 numbers = st.sampled_from([0, 1, -1, 2, 1.0, 1.5, -0.0, BIG, BIG + 1, float(BIG), 10**400, -5e300])
+comparable = st.sampled_from([0, 1, -1, 2, 1.0, 1.5, -0.0, BIG, float(BIG), -5e300])
 scalars = st.one_of(texts, numbers, st.booleans(), st.none())
 values = st.one_of(
     scalars,
@@ -79,19 +105,38 @@ columns_of_one_type = st.sampled_from([texts, numbers, st.booleans(), scalars, v
 
 @st.composite
 def ranges(draw: st.DrawFn) -> list[Any]:
-    low, high = sorted([draw(numbers), draw(numbers)])
+    low, high = sorted([draw(comparable), draw(comparable)])
     if low < high and draw(st.booleans()):
         return [draw(st.sampled_from([">", ">="])), low, draw(st.sampled_from(["<", "<="])), high]
     return [draw(st.sampled_from(["=", "<", "<=", ">", ">="])), low]
 
 
-prefixes = texts.filter(bool).map(lambda text: {"prefix": text})
+def operator(name: str, operands: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return operands.map(lambda operand: {name: operand})
+
+
+def one_or_more(operands: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return operands | st.lists(operands, min_size=1, max_size=3)
+
+
+wildcards = st.sampled_from(["*", "a*", "*b", "a*a", "*a*b*", "ab", "*.0.*.*"])
+ignore_case = operator("equals-ignore-case", texts)
+affixes = st.one_of(
+    *(operator(name, texts | ignore_case) for name in ("prefix", "suffix")),
+)
 buts = st.one_of(
-    texts, numbers, st.lists(texts, min_size=1), st.lists(numbers, min_size=1), prefixes
+    one_or_more(texts),
+    one_or_more(comparable),
+    *(operator(name, one_or_more(texts.filter(bool))) for name in ("prefix", "suffix")),
+    operator("equals-ignore-case", one_or_more(texts)),
+    operator("wildcard", one_or_more(wildcards)),
 )
 alternatives = st.one_of(
     scalars,
-    prefixes,
+    affixes,
+    ignore_case,
+    operator("wildcard", wildcards),
+    operator("cidr", st.sampled_from(["10.0.0.0/8", "10.0.0.7/24", "::/0", "2001:db8::/32"])),
     ranges().map(lambda terms: {"numeric": terms}),
     buts.map(lambda excluded: {"anything-but": excluded}),
     st.booleans().map(lambda is_there: {"exists": is_there}),
@@ -220,14 +265,41 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"f": [{"numeric": [">", "1"]}]}, "where.f[0].numeric", "a number after >"),
     ({"f": [{"numeric": [">", True]}]}, "where.f[0].numeric", "a number after >"),
     ({"f": [{"numeric": ["<", 1, ">", 0]}]}, "where.f[0].numeric", "a lower bound, then"),
-    ({"f": [{"numeric": [">", 1, "<", 1]}]}, "where.f[0].numeric", "a range that holds a number"),
+    ({"f": [{"numeric": [">", 1, "<", 1]}]}, "where.f[0].numeric", "a lower bound below"),
+    ({"f": [{"numeric": [">=", 1, "<=", 1]}]}, "where.f[0].numeric", 'for one number ["=", 3]'),
+    ({"f": [{"numeric": ["=", 1, "<", 2]}]}, "where.f[0].numeric", "a lower bound, then"),
+    ({"f": [{"numeric": [">", 2**53 + 1]}]}, "where.f[0].numeric", "an integer that a double"),
+    ({"f": [{"anything-but": 10**400}]}, "where.f[0].anything-but", "an integer that a double"),
+    ({"f": [{"suffix": None}]}, "where.f[0].suffix", "found nothing"),
+    ({"f": [{"prefix": {"wildcard": "a"}}]}, "where.f[0].prefix", "equals-ignore-case"),
+    ({"f": [{"wildcard": "a**b"}]}, "where.f[0].wildcard", "no two * side by side"),
+    ({"f": [{"wildcard": "a\\b"}]}, "where.f[0].wildcard", "after \\ a *"),
+    ({"f": [{"wildcard": "a\\"}]}, "where.f[0].wildcard", "after \\ a *"),
+    ({"f": [{"cidr": "10.0.0.0"}]}, "where.f[0].cidr", "10.0.0.0/24"),
+    ({"f": [{"cidr": "10.0.0.256/8"}]}, "where.f[0].cidr", "10.0.0.0/24"),
+    ({"f": [{"cidr": "10.0.0.0/32"}]}, "where.f[0].cidr", "less than 32 bits"),
+    ({"f": [{"cidr": "::/128"}]}, "where.f[0].cidr", "less than 128 bits"),
+    ({"f": [{"equals-ignore-case": ["a"]}]}, "where.f[0].equals-ignore-case", "a text"),
     ({"f": [{"numeric": [">", float("nan")]}]}, "where.f[0].numeric", "found nan"),
     ({"f": [{"anything-but": ["a", 1]}]}, "where.f[0].anything-but", "a list of one of the two"),
     ({"f": [{"anything-but": []}]}, "where.f[0].anything-but", "an empty list"),
     ({"f": [{"anything-but": {"numeric": [">", 1]}}]}, "where.f[0].anything-but", "numeric"),
+    ({"f": [{"anything-but": {"prefix": ""}}]}, "where.f[0].anything-but.prefix", "one letter"),
+    ({"f": [{"anything-but": {"suffix": []}}]}, "where.f[0].anything-but.suffix", "empty list"),
+    (
+        {"f": [{"anything-but": {"wildcard": ["*", "**"]}}]},
+        "where.f[0].anything-but.wildcard[1]",
+        "no two * side by side",
+    ),
+    ({"f": [{"anything-but": {"cidr": "::/1"}}]}, "where.f[0].anything-but", "wildcard"),
     ({"f": ["a"], "f ": ["b"]}, "where.f ", "a field's name"),
     ({"f[0]": ["a"]}, "where.f[0]", "a field's name"),
-    ({"o": {"f": ["a"]}, "o.f": ["b"]}, "where.o.f", "o.f a second time"),
+    ({"$or": [{"f": ["a"]}]}, "where.$or", "a list of two patterns"),
+    ({"$or": [{"f": ["a"]}, {}]}, "where.$or[1]", "an empty mapping"),
+    ({"$or": [{"f": ["a"]}, ["b"]]}, "where.$or[1]", "a pattern, such as"),
+    ({"o": {"$or": [{"f": ["a"]}, {"f": "b"}]}}, "where.o.$or[1].f", "a list of alternatives"),
+    ({"$or": [{"numeric": 123}, {"prefix": "abc"}]}, "where.$or[0].numeric", "the operator"),
+    ({c: {"$or": [{"f": ["a"]}] * 11} for c in "abc"}, "where", "1331 combinations"),
 ]
 
 
@@ -241,14 +313,56 @@ def test_a_fault_is_refused_with_its_path_and_what_was_expected(
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["suffix", "wildcard", "equals-ignore-case", "cidr"])
-def test_operators_that_come_later_are_refused_by_name(name: str) -> None:
-    for pattern in ({"f": [{name: "x"}]}, {"f": [{"anything-but": {name: "x"}}]}):
-        with pytest.raises(ConfigError, match=f"{name} is not supported yet"):
-            patterns.compile(pattern, "where")
+# ---- $or ------------------------------------------------------------------------------------
 
 
-def test_or_is_refused_by_name_at_any_depth() -> None:
-    for pattern in ({"$or": [{"f": ["a"]}]}, {"o": {"$or": [{"f": ["a"]}]}}):
-        with pytest.raises(ConfigError, match=r"\$or is not supported yet"):
-            patterns.compile(pattern, "where")
+def takes(pattern: dict[str, Any], **event: Any) -> bool:
+    compiled = patterns.compile(pattern, "where")
+    columns = {field: [event.get(field, ABSENT)] for field in compiled.fields}
+    return bool(compiled.mask(columns, 1)[0])
+
+
+def test_or_takes_what_one_of_its_patterns_takes_beside_the_other_fields() -> None:
+    pattern = {"f": ["a"], "$or": [{"g": ["b"]}, {"h": ["c"], "i": ["d"]}]}
+    assert takes(pattern, f="a", g="b")
+    assert takes(pattern, f="a", h="c", i="d")
+    assert not takes(pattern, f="a", h="c")
+    assert not takes(pattern, f="x", g="b")
+
+
+def test_ors_beside_each_other_are_anded_and_may_stand_inside_one_another() -> None:
+    two = {"$or": [{"f": ["a"]}, {"g": ["a"]}], "o": {"$or": [{"f": ["b"]}, {"g": ["b"]}]}}
+    assert takes(two, **{"g": "a", "o.f": "b"})
+    assert not takes(two, f="a", g="a")
+    nested = {"$or": [{"f": ["a"]}, {"g": ["b"], "$or": [{"h": ["c"]}, {"i": ["d"]}]}]}
+    assert takes(nested, g="b", i="d")
+    assert not takes(nested, g="b")
+
+
+def test_of_two_lists_for_a_field_on_one_way_through_the_ors_the_last_counts() -> None:
+    before = {"f": ["a"], "$or": [{"f": ["b"]}, {"g": ["c"]}]}
+    assert [takes(before, f="b"), takes(before, f="a"), takes(before, f="a", g="c")] == [1, 0, 1]
+    after = {"$or": [{"f": ["b"]}, {"g": ["c"]}], "f": ["a"]}
+    assert [takes(after, f="b"), takes(after, f="a"), takes(after, f="a", g="c")] == [0, 1, 1]
+    assert patterns.compile(before, "where").replaced == ("where.f",)
+    assert patterns.compile(after, "where").replaced == ("where.$or[0].f",)
+    assert patterns.compile({"$or": [{"f": ["b"]}, {"f": ["c"]}]}, "where").replaced == ()
+
+
+def test_an_or_that_can_not_be_the_operator_is_a_field_as_in_event_ruler() -> None:
+    assert takes({"$or": {"f": ["a"]}}, **{"$or.f": "a"})
+    assert takes({"$or": ["a", {"prefix": "b"}]}, **{"$or": "bc"})
+
+
+def test_up_to_a_thousand_combinations_are_taken_on_any_number_of_events() -> None:
+    ten = {"$or": [{"f": [str(i)]} for i in range(10)]}
+    compiled = patterns.compile({"a": ten, "b": ten, "c": ten}, "where")
+    column = [str(i) for i in range(13)]
+    mask = compiled.mask({f"{field}.f": column for field in "abc"}, 13)
+    assert mask.tolist() == [True] * 10 + [False] * 3
+    assert compiled.mask({f"{field}.f": [] for field in "abc"}, 0).tolist() == []
+
+
+def test_a_field_in_two_branches_is_named_once_with_the_types_of_both() -> None:
+    pattern = {"$or": [{"f": ["a"]}, {"f": [1], "g": [None]}]}
+    assert patterns.compile(pattern, "where").fields == {"f": {"string", "number"}, "g": {"null"}}
