@@ -34,11 +34,11 @@ class Tap:
 
     def results(self) -> Results:
         found: Results = {}
-        groups, size_ms = self._rule.keys.groups, self._rule.windows.window.size_ms
+        keys, size_ms = self._rule.keys, self._rule.windows.window.size_ms
         for end_ms, closed in self._noted:
             columns = [column.tolist() for column in closed.values.values()]
             for key, *row in zip(closed.keys.tolist(), *columns, strict=True):
-                (_, store), (_, type_) = groups[key].key
+                (_, store), (_, type_) = keys.group(key).key
                 n, total, highest, average = row
                 found[str(store), str(type_), end_ms - size_ms] = (n, total, highest, average)
         return found

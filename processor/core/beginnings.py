@@ -20,8 +20,9 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from processor.core.keys import OTHER, Group
-from processor.model import Bools, Ints, Rows, Shard
+from processor.core.columns import Columns
+from processor.core.homes import HashRange
+from processor.model import Bools, Column, Ints, Rows, Shard
 
 ALWAYS_MS = -(2**62)  # since ever: nothing is missing
 # Each reshard may bring more; beyond that, all go on as one, with its start as that of the last.
@@ -98,68 +99,67 @@ def bounded(beginnings: Iterable[Beginning]) -> Beginnings:
     return tuple(out) if len(out) <= BEGINNINGS_MAX else (_as_one(out),)
 
 
-def of_key(beginnings: Beginnings, home: str | None) -> Beginning:
-    """That of a key: `home` is its PartitionKey, None where it has no hash home."""
-    if home is None:
-        return next((one for one in beginnings if one.homeless), WHOLE)
-    at = hashlib.md5(home.encode(), usedforsecurity=False).hexdigest()
-    return next((one for one in beginnings if one.first <= at <= one.last), WHOLE)
-
-
 class Starts:
-    """The beginnings of a rule's keys, each looked up once; without beginnings it costs nothing."""
+    """The beginnings of a rule's keys, by row, each looked up once; without any, for nothing."""
 
-    def __init__(self, shard: Shard, home_field: str | None):
-        self.beginnings: Beginnings = ()
+    def __init__(self, shard: Shard):
         self._shard = shard
-        self._home_field = home_field
-        self._of: list[Beginning] = []  # by key
-        self._since_ms: Ints = np.zeros(0, dtype=np.int64)
-        self._first_ms = ALWAYS_MS
+        self._of = Columns((Column("nth", "<i2"),))  # a key's among `_each`
+        self._set(())
 
-    def begin(self, beginnings: Beginnings) -> None:
-        """Before any key is known."""
-        assert not self._of, "begin() after keys were counted"
+    def _set(self, beginnings: Beginnings) -> None:
         self.beginnings = beginnings
+        self._each = (*beginnings, WHOLE)
+        self._since_ms = np.array([one.since_ms for one in self._each])
         covers_all = not _gaps(beginnings, self._shard) and any(b.homeless for b in beginnings)
         self._first_ms = min(b.since_ms for b in beginnings) if covers_all else ALWAYS_MS
 
-    def know(self, groups: Sequence[Group]) -> None:
-        """All keys so far."""
-        if not self.beginnings or len(groups) == len(self._of):
+    def begin(self, beginnings: Beginnings) -> None:
+        """Before any key is known."""
+        assert not self._of.rows, "begin() after keys were counted"
+        self._set(beginnings)
+
+    def know(self, rows: Rows, places: bytes, homeless: Bools) -> None:
+        """Keys that got rows, intp[n]: where they are at home, 16 bytes each, unless they are
+        `homeless`, bool[n]."""
+        if not self.beginnings or not len(rows):
             return
-        self._of += (self._beginning(group) for group in groups[len(self._of) :])
-        self._since_ms = np.array([one.since_ms for one in self._of], dtype=np.int64)
+        self._of.ensure(int(rows.max()) + 1)
+        self._of.arrays["nth"][rows] = nths(self.beginnings, places, homeless)
 
     def may_be_whole(self, start_ms: int) -> bool:
         """Whether a window that starts there is whole for any key, known or not."""
         return start_ms >= self._first_ms
 
-    def partial(self, keys: Rows, start_ms: int) -> Bools:
+    def partial(self, rows: Rows, start_ms: int) -> Bools:
         """Of which keys a window that starts there is partial, bool[n]."""
         if not self.beginnings:
-            return np.zeros(len(keys), dtype=np.bool_)
-        return self._since_ms[keys] > start_ms
+            return np.zeros(len(rows), dtype=np.bool_)
+        late: Bools = self._since_ms[self._of.arrays["nth"][rows]] > start_ms
+        return late
 
-    def origin(self, key: int) -> str:
+    def origin(self, row: int) -> str:
         """What names the beginning of all that was learnt of this key."""
-        return self._of[key].origin if self.beginnings else ""
+        return self._beginning(row).origin if self.beginnings else ""
 
-    def window_origin(self, group: Group, key: int, start_ms: int) -> str:
+    def window_origin(self, row: int, start_ms: int, *, is_other: bool) -> str:
         """What names it in the id of a window's result: "" where the result is the same anyhow."""
         if not self.beginnings:
             return ""
-        own = self._of[key]
-        return own.origin if start_ms < own.apart_until_ms or _is_other(group) else ""
+        own = self._beginning(row)
+        return own.origin if start_ms < own.apart_until_ms or is_other else ""
 
-    def _beginning(self, group: Group) -> Beginning:
-        is_home = group.part is None and self._home_field is not None
-        home = str(dict(group.key)[str(self._home_field)]) if is_home else None
-        return of_key(self.beginnings, home)
+    def _beginning(self, row: int) -> Beginning:
+        return self._each[int(self._of.arrays["nth"][row])]
 
 
-def _is_other(group: Group) -> bool:
-    return group.part is not None and all(value == OTHER for _, value in group.key)
+def nths(beginnings: Beginnings, places: bytes, homeless: Bools) -> Ints:
+    """Which beginning each of n keys has, int64[n]; `len(beginnings)` for none: it is WHOLE."""
+    found = np.full(len(homeless), len(beginnings))
+    for nth, one in reversed(list(enumerate(beginnings))):
+        held = HashRange(bytes.fromhex(one.first), bytes.fromhex(one.last)).mask(places)
+        found[np.where(homeless, one.homeless, held)] = nth
+    return found
 
 
 def _as_one(beginnings: Sequence[Beginning]) -> Beginning:

@@ -18,18 +18,26 @@ from processor.model import Hashes, Ints
 
 _UNKNOWN = -1
 _HALF = np.uint64(32)  # a number of each field and of each fold stays below 2^32: memory ends first
+# Below so many tuples that were removed, what they leave in the fields' dicts is not worth a sweep.
+_LEFT_MIN = 1_024
 
 
 class Interner:
     """Remembers tuples of `n_fields` values and the number of each."""
 
     def __init__(self, n_fields: int):
-        self._fields: list[dict[Any, int]] = [{} for _ in range(n_fields)]
+        self._n_fields = n_fields
+        self._fields: list[dict[Any, int]] = [{} for _ in range(max(1, n_fields))]
         self._folds = [SlotMap() for _ in range(n_fields - 1)]
+        self._left = 0  # tuples that were removed, whose parts are still in the dicts
 
-    def get(self, columns: Sequence[Sequence[Any]]) -> Ints:
-        """The number of each tuple, -1 where it is not known; n tuples as a column a field."""
-        n = len(columns[0])
+    def __len__(self) -> int:
+        return len(self._folds[-1]) if self._folds else len(self._fields[0])
+
+    def get(self, columns: Sequence[Sequence[Any]], n: int) -> Ints:
+        """The number of each of n tuples, -1 where it is not known; a column a field."""
+        if not self._n_fields:
+            columns = [[()] * n]
         numbers, *others = (
             np.fromiter(map(known.get, column, repeat(_UNKNOWN)), np.int64, n)
             for known, column in zip(self._fields, columns, strict=True)
@@ -42,8 +50,11 @@ class Interner:
 
     def add(self, columns: Sequence[Sequence[Any]], numbers: Ints) -> None:
         """Tuples that are not known yet, each once, with their numbers ≥ 0."""
-        if len(self._fields) == 1:
-            self._fields[0].update(zip(columns[0], numbers.tolist(), strict=True))
+        if not len(numbers):
+            return
+        if not self._folds:
+            values = columns[0] if self._n_fields else [()]
+            self._fields[0].update(zip(values, numbers.tolist(), strict=True))
             return
         code, *others = (
             np.array([known.setdefault(value, len(known)) for value in column], dtype=np.int64)
@@ -52,6 +63,28 @@ class Interner:
         for fold, other in zip(self._folds[:-1], others, strict=False):
             code = _dense(fold, _pairs(code, other))
         self._folds[-1].add(_pairs(code, others[-1]), numbers)
+
+    def remove(self, columns: Sequence[Sequence[Any]], n: int) -> None:
+        """Forget n tuples that are known, each once."""
+        if not n:
+            return
+        if not self._folds:
+            for value in columns[0] if self._n_fields else [()]:
+                del self._fields[0][value]
+            return
+        code, *others = (
+            np.fromiter(map(known.__getitem__, column), np.int64, n)
+            for known, column in zip(self._fields, columns, strict=True)
+        )
+        for fold, other in zip(self._folds[:-1], others, strict=False):
+            code = fold.get(_pairs(code, other))
+        self._folds[-1].remove(_pairs(code, others[-1]))
+        self._left += n
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether it is better made anew: more may be left of what was removed than is in use."""
+        return self._left > max(_LEFT_MIN, len(self))
 
 
 def _pairs(high: Ints, low: Ints) -> Hashes:

@@ -43,7 +43,7 @@ from processor.model import (
     Step,
 )
 
-SNAPSHOT_VERSION = 4
+SNAPSHOT_VERSION = 5
 # A time further ahead of its arrival than this counts, but moves the watermark only as far as its
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000

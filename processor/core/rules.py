@@ -17,7 +17,7 @@ from processor import aggregators
 from processor.core import beginnings, events, versions
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
-from processor.core.keys import KeyTable, Name
+from processor.core.keys import KeyTable, SavedKeys
 from processor.core.patterns import Pattern
 from processor.core.scoring import Alarm, Pending, Scorer
 from processor.core.windows import NO_SAMPLE, Closed, Sample, SampleOf, WindowTable
@@ -94,8 +94,7 @@ class Saved(Struct, frozen=True):
     rule: str
     state_version: str
     beginnings: Beginnings
-    groups: list[Name]
-    places: bytes
+    keys: SavedKeys
     windows: SavedWindows
     first_ends: bytes
     waves: tuple[Annotated[int, Meta(ge=-_NEVER_MS, lt=_NEVER_MS)] | None, int]
@@ -117,13 +116,13 @@ class Rule:
         spec = plan.spec
         self.plan = plan
         self.windows = WindowTable(spec.window, spec.aggregates)
-        self.keys = KeyTable(spec.group_by, plan.home_field, shard, spec.max_groups)
+        self.keys = KeyTable(spec.group_by, plan.home_field, shard, spec.max_groups, spec.overflow)
         empties = {a.name: aggregators.get(a.kind).empty for a in spec.aggregates}
         self._identity = events.Identity(app, incarnation, spec.name, plan.version)
         series = versions.detect_ids(spec.detect, versions.aggregate_ids(spec.aggregates))
         self._scorer = Scorer(spec.detect, empties, series)
         self._shard = shard
-        self._starts = Starts(shard, plan.home_field)
+        self._starts = Starts(shard)
         self._by_key = Columns((Column("first_end_ms", "<i8", _NEVER_MS),))
         self._empty_values = {name: None if np.isnan(v) else int(v) for name, v in empties.items()}
         self._last_wave_ms: int | None = None
@@ -152,7 +151,7 @@ class Rule:
             open_before = len(self.windows)
             outputs = self._close(end_ms)
             closed = open_before - len(self.windows)
-            yield Firing(record, end_ms, closed, len(self.keys), outputs)
+            yield Firing(record, end_ms, closed, self.keys.rows, outputs)
 
     def _add(self, records: Records) -> None:
         rows = self.keys.indices(records.keys, records.partition_keys)
@@ -184,13 +183,12 @@ class Rule:
             yield from self._outputs(end_ms, self.windows.close(end_ms, homeless), [])
 
     def snapshot(self) -> Saved:
-        n = len(self.keys)
+        n = self.keys.rows
         return Saved(
             self.plan.spec.name,
             self.plan.state_version,
             self._starts.beginnings,
-            self.keys.names(),
-            self.keys.places,
+            self.keys.snapshot(),
             self.windows.snapshot(),
             self._by_key.snapshot(n)["first_end_ms"],
             (self._last_wave_ms, self._empty_waves),
@@ -206,14 +204,14 @@ class Rule:
         turns as `restoring`."""
         named = beginnings.renamed(saved.beginnings, self._shard, newest_ms, origin)
         yield from self.restoring(replace(saved, beginnings=named))
-        self._scorer.forget_volatile(np.arange(len(self.keys)))
+        self._scorer.forget_volatile(np.arange(self.keys.rows))
 
     def restoring(self, saved: Saved) -> Iterator[None]:
         """The inverse of `snapshot`, in turns; to be taken to the end. Raises ValueError."""
-        n = len(saved.groups)
+        n = len(saved.keys)
         self._starts.begin(saved.beginnings)
-        self.keys.restore(saved.groups, saved.places)
-        self._starts.know(self.keys.groups)
+        self.keys.restore(saved.keys)
+        self._know()
         yield
         self.windows.restore(saved.windows, n)
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
@@ -238,7 +236,7 @@ class Rule:
 
     def _adopt(self, saved: Saved, *, is_former: bool) -> bool:
         """Whether the parent had anything for us."""
-        heirs = self.keys.adopt(saved.groups, saved.places)
+        heirs = self.keys.adopt(saved.keys)
         chosen = heirs >= 0
         rows = heirs[chosen]
         self._ensure()
@@ -266,10 +264,15 @@ class Rule:
         elif begun:
             self._last_wave_ms, self._empty_waves = max(begun)
 
+    def _know(self) -> None:
+        """Look up the beginnings of keys that have new rows."""
+        rows = self.keys.take_new()
+        self._starts.know(rows, self.keys.places(rows), self.keys.homeless[rows])
+
     def _ensure(self) -> None:
-        self._starts.know(self.keys.groups)
-        self._by_key.ensure(len(self.keys))
-        self._scorer.ensure(len(self.keys))
+        self._know()
+        self._by_key.ensure(self.keys.rows)
+        self._scorer.ensure(self.keys.rows)
 
     @property
     def _size_ms(self) -> int:
@@ -302,7 +305,7 @@ class Rule:
         """Run one window of all known keys past the detectors."""
         self._empty_waves = 0 if len(closed.keys) else self._empty_waves + 1
         self._last_wave_ms = end_ms
-        n = len(self.keys)
+        n = self.keys.rows
         counts = np.zeros(n, dtype=np.int64)
         counts[closed.keys] = closed.counts
         values = {name: _spread(n, closed.keys, column) for name, column in closed.values.items()}
@@ -328,7 +331,7 @@ class Rule:
         told = by_key.keys() if spec.emit_windows is None else places.keys() | by_key.keys()
         partial = self._starts.partial(closed.keys, end_ms - self._size_ms).tolist()
         window_of = self._windows(end_ms, closed)
-        for key in sorted(told, key=lambda key: self.keys.groups[key].text):
+        for key in sorted(told, key=self.keys.text):
             place = places.get(key)
             window = window_of(key, place)
             if spec.emit_windows is not None and place is not None:
@@ -344,7 +347,8 @@ class Rule:
 
     def _result(self, window: events.Window, key: int, *, is_partial: bool) -> events.Window:
         """The window as it is told."""
-        origin = self._starts.window_origin(self.keys.groups[key], key, window.start_ms)
+        is_other = self.keys.is_other(key)
+        origin = self._starts.window_origin(key, window.start_ms, is_other=is_other)
         if not is_partial and not origin:
             return window
         return replace(window, is_partial=is_partial, origin=origin)
@@ -365,7 +369,7 @@ class Rule:
     def _window(
         self, end_ms: int, key: int, values: Mapping[str, Any], count: int, sample: Sample
     ) -> events.Window:
-        group = self.keys.groups[key]
+        group = self.keys.group(key)
         correlation_id, traceparent = sample
         return events.Window(
             start_ms=end_ms - self._size_ms,

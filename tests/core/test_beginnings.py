@@ -11,14 +11,15 @@ from processor.core.beginnings import (
     ALWAYS_MS,
     BEGINNINGS_MAX,
     Beginning,
+    Beginnings,
     Starts,
     anew,
     bounded,
     inherited,
-    of_key,
+    nths,
     renamed,
 )
-from processor.core.keys import OTHER, Group
+from processor.core.homes import NOWHERE, place_of
 from processor.model import Shard
 
 MIDDLE = 2**127
@@ -37,6 +38,13 @@ def key_in(shard: Shard) -> str:
 
 
 A, B = key_in(LEFT), key_in(RIGHT)
+
+
+def of_key(held: Beginnings, home: str | None) -> Beginning:
+    """That of a key: `home` is its PartitionKey, None where it has no hash home."""
+    place = NOWHERE if home is None else place_of(home)
+    (nth,) = nths(held, place, np.array([home is None])).tolist()
+    return (*held, beginnings.WHOLE)[nth]
 
 
 def test_without_a_record_before_it_a_section_is_whole() -> None:
@@ -92,29 +100,32 @@ def test_too_many_beginnings_go_on_as_one_that_is_partial_as_long_as_any() -> No
 
 
 def test_windows_of_each_key_are_judged_by_its_own_beginning() -> None:
-    starts = Starts(WHOLE, "store")
+    starts = Starts(WHOLE)
     starts.begin(inherited([anew(LEFT, 9, "l"), anew(RIGHT, 19, "r")], WHOLE))
-    groups = [
-        Group((("store", A),), None, "a"),
-        Group((("store", B),), None, "b"),
-        Group((("store", OTHER),), "whole", "other"),
-    ]
-    starts.know(groups)
-    keys = np.arange(3)
-    assert starts.partial(keys, 9).tolist() == [True, True, False]
-    assert starts.partial(keys, 10).tolist() == [False, True, False]
-    assert starts.partial(keys, 20).tolist() == [False, False, False]
-    assert [starts.origin(key) for key in range(3)] == ["l", "r", ""]
-    assert starts.window_origin(groups[0], 0, 9) == "l"
-    assert starts.window_origin(groups[0], 0, 10) == ""
+    places = place_of(A) + place_of(B) + NOWHERE
+    starts.know(np.arange(3), places, np.array([False, False, True]))
+    rows = np.arange(3)
+    assert starts.partial(rows, 9).tolist() == [True, True, False]
+    assert starts.partial(rows, 10).tolist() == [False, True, False]
+    assert starts.partial(rows, 20).tolist() == [False, False, False]
+    assert [starts.origin(row) for row in range(3)] == ["l", "r", ""]
+    assert starts.window_origin(0, 9, is_other=False) == "l"
+    assert starts.window_origin(0, 10, is_other=False) == ""
     assert starts.may_be_whole(0), "keys without a home are whole"
 
 
+def test_a_row_that_is_used_again_has_the_beginning_of_its_new_key() -> None:
+    starts = Starts(WHOLE)
+    starts.begin(inherited([anew(LEFT, 9, "l"), anew(RIGHT, 19, "r")], WHOLE))
+    for key, origin in ((A, "l"), (B, "r"), (A, "l")):
+        starts.know(np.array([5]), place_of(key), np.array([False]))
+        assert starts.origin(5) == origin
+
+
 def test_other_bears_its_origin_for_good_for_whom_it_holds_depends_on_the_beginning() -> None:
-    starts = Starts(WHOLE, "store")
+    starts = Starts(WHOLE)
     starts.begin(anew(WHOLE, 9, "w"))
-    other = Group((("store", OTHER),), "whole", "other")
-    starts.know([other])
-    assert starts.window_origin(other, 0, 10**6) == "w"
+    starts.know(np.array([0]), NOWHERE, np.array([True]))
+    assert starts.window_origin(0, 10**6, is_other=True) == "w"
     assert not starts.may_be_whole(9)
     assert starts.may_be_whole(10)

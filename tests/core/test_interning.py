@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,20 +15,24 @@ values = st.one_of(st.integers(-3, 3), st.sampled_from(["", "1", "2", "a"]))
 
 @given(st.integers(1, 4), st.data())
 def test_tuples_have_the_numbers_that_a_dict_gives_them(n_fields: int, data: st.DataObject) -> None:
-    interner, known = Interner(n_fields), {}
+    interner, known, numbers_of = Interner(n_fields), {}, count()
     rows = st.lists(st.tuples(*[values] * n_fields), min_size=1, max_size=30)
     for _ in range(4):
         new = [row for row in dict.fromkeys(data.draw(rows)) if row not in known]
-        known |= {row: len(known) + i for i, row in enumerate(new)}
+        known |= {row: next(numbers_of) for row in new}
         if new:
             numbers = np.array([known[row] for row in new])
             interner.add(list(map(list, zip(*new, strict=True))), numbers)
+        gone = [row for row in known if data.draw(st.booleans())]
+        interner.remove(list(map(list, zip(*gone, strict=True))), len(gone))
+        known = {row: number for row, number in known.items() if row not in gone}
+        assert len(interner) == len(known)
         asked = data.draw(rows)
-        found = interner.get(list(map(list, zip(*asked, strict=True))))
+        found = interner.get(list(map(list, zip(*asked, strict=True))), len(asked))
         assert found.tolist() == [known.get(row, -1) for row in asked]
 
 
 def test_one_and_the_text_one_are_two_values() -> None:
     interner = Interner(2)
     interner.add([[1, "1"], ["x", "x"]], np.array([0, 1]))
-    assert interner.get([["1", 1, 1], ["x", "x", "y"]]).tolist() == [1, 0, -1]
+    assert interner.get([["1", 1, 1], ["x", "x", "y"]], 3).tolist() == [1, 0, -1]
