@@ -1,0 +1,202 @@
+"""What may be done to a stream without changing its final results, for rules of all kinds at once.
+
+    cut       into any pages
+    shuffle   within the out-of-orderness, arrivals change places
+    split     over any number of shards, each with a worker of its own
+    crash     at any page: what follows the last checkpoint is read again, by another worker
+    repeat    any event, within the horizon
+
+Early panes, top-k and ties of first and last are left out: they may show the order of arrivals.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processor.core.homes import place_of
+from processor.core.pipeline import ShardPipeline
+from processor.core.plan import Plan
+from processor.model import DerivedEvent, Mark, Position, RuleSpec, WindowSpec
+from tests.core import streams
+from tests.core.streams import MINUTE_MS, START_MS, Record
+from tests.truth import shop
+
+N = 250
+OUT_OF_ORDERNESS_MS = 5_000
+AFTER_ALL = Mark(Position("after", "9" * 30), "idle", START_MS + 100 * 3_600_000)
+
+RULES: tuple[RuleSpec, ...] = (
+    streams.rule("tumbling", detect=()),
+    streams.rule("shifted", window=WindowSpec(MINUTE_MS, 7_000), detect=()),
+)
+
+Result = tuple[str, str, int, int]  # rule, key, start, end
+Results = dict[Result, Any]
+seeds = st.integers(0, 2**32)
+examples = settings(max_examples=25, deadline=None)
+
+
+class Layout(NamedTuple):
+    """How a stream is read."""
+
+    shards: int = 1
+    pages: int = 1  # a shard, at most
+    crashes: bool = False
+    seed: int = 0
+
+
+def made(seed: int) -> list[dict[str, Any]]:
+    """Events in order of their times, no two at one."""
+    rng = random.Random(seed)
+    at, events = START_MS, []
+    for i in range(N):
+        at += rng.choice((1, 40, 700, 3_000, rng.choice((100, 400_000))))
+        events.append(
+            {
+                "id": f"e{i}",
+                "at": at,
+                "type": rng.choice(("order", "order", "payment")),
+                "store": f"store-{rng.randrange(9)}",
+                "region": rng.choice(("north", "south", "west")),
+                "user": f"user-{rng.randrange(60)}",
+                "amount": rng.choice((round(rng.uniform(1, 100), 2), rng.uniform(-1, 1) * 1e-6)),
+            }
+        )
+    return events
+
+
+def arrived(events: Sequence[Mapping[str, Any]], seed: int | None = None) -> list[Record]:
+    """In order of time; or, by a seed, as much out of it as the bound allows.
+
+    Each event is delayed by less than the bound, so it comes while the watermark, the bound behind
+    the newest of those that came before, has not passed it.
+    """
+    rng = random.Random(seed)
+    delays = [0 if seed is None else rng.randrange(OUT_OF_ORDERNESS_MS) for _ in events]
+    order = sorted(range(len(events)), key=lambda i: events[i]["at"] + delays[i])
+    return [
+        Record(
+            json.dumps(events[i]).encode(),
+            events[i]["store"],
+            events[i]["at"] + OUT_OF_ORDERNESS_MS,
+            str(10**20 + place),
+        )
+        for place, i in enumerate(order)
+    ]
+
+
+def results(stream: Sequence[Record], layout: Layout) -> Results:
+    """The final result of every window, by what it is about; one id has one byte string."""
+    plan = streams.plan(*RULES, out_of_orderness_ms=OUT_OF_ORDERNESS_MS)
+    bodies: dict[str, bytes] = {}
+    found: Results = {}
+    for event in told(plan, stream, layout):
+        assert bodies.setdefault(event.id, event.detail) == event.detail, "one id, two contents"
+        detail = json.loads(event.detail)
+        if detail["is_final"]:
+            found[_about(detail)] = (detail["count"], detail["values"])
+    return found
+
+
+def _about(detail: Mapping[str, Any]) -> Result:
+    window = detail["window"]
+    return detail["rule"], json.dumps(detail["key"]), window["start"], window["end"]
+
+
+def told(plan: Plan, stream: Sequence[Record], layout: Layout) -> list[DerivedEvent]:
+    out: list[DerivedEvent] = []
+    for number, shard in enumerate(shop.shards(layout.shards)):
+        own = [r for r in stream if _shard_of(r, layout.shards) == number]
+        rng = random.Random(f"{layout.seed} {number}")
+        out += _Worker(plan, shard, rng, may_crash=layout.crashes).follow(own, layout.pages)
+    return out
+
+
+def _shard_of(record: Record, shards: int) -> int:
+    return int.from_bytes(place_of(record.partition_key)) * shards // shop.HASHES
+
+
+class _Worker:
+    """One shard's worker, which commits now and then, and dies now and then."""
+
+    def __init__(self, plan: Plan, shard: Shard, rng: random.Random, *, may_crash: bool) -> None:
+        self._plan, self._shard, self._rng, self._may_crash = plan, shard, rng, may_crash
+
+    def follow(self, stream: Sequence[Record], pages: int) -> list[DerivedEvent]:
+        out: list[DerivedEvent] = []
+        pipeline = self._fresh()
+        committed: tuple[bytes, Position, int] | None = None
+        at = 0
+        while at < len(stream):
+            if self._may_crash and self._rng.random() < 0.3:
+                pipeline, at = self._restored(committed)
+                self._may_crash = self._rng.random() < 0.9  # crashes end before the stream does
+            until = at + self._rng.randint(1, max(1, 2 * len(stream) // pages))
+            out += pipeline.feed(streams.page(stream[at:until])).events
+            at = until
+            if self._rng.random() < 0.5 and pipeline.position is not None:
+                committed = (pipeline.snapshot(), pipeline.position, at)
+        out += pipeline.mark(AFTER_ALL).events
+        return out
+
+    def _fresh(self) -> ShardPipeline:
+        return ShardPipeline(self._plan, self._shard, "1")
+
+    def _restored(self, committed: tuple[bytes, Position, int] | None) -> tuple[ShardPipeline, int]:
+        pipeline = self._fresh()
+        if committed is None:
+            return pipeline, 0
+        state, position, at = committed
+        pipeline.restore(state, position)
+        return pipeline, at
+
+
+@examples
+@given(seeds, st.integers(2, N))
+def test_cuts_change_nothing(seed: int, pages: int) -> None:
+    stream = arrived(made(seed), seed)
+    assert results(stream, Layout(pages=pages, seed=seed)) == results(stream, Layout())
+
+
+@examples
+@given(seeds, seeds)
+def test_a_shuffle_within_the_bound_changes_nothing(seed: int, other: int) -> None:
+    events = made(seed)
+    straight = results(arrived(events), Layout())
+    assert len(straight) > 20
+    assert results(arrived(events, other), Layout()) == straight
+
+
+@examples
+@given(seeds, st.integers(2, 12))
+def test_a_split_over_shards_changes_nothing(seed: int, shards: int) -> None:
+    stream = arrived(made(seed), seed)
+    assert results(stream, Layout(shards, pages=5, seed=seed)) == results(stream, Layout())
+
+
+@examples
+@given(seeds, st.integers(1, 5))
+def test_crashes_change_nothing(seed: int, shards: int) -> None:
+    stream = arrived(made(seed), seed)
+    crashing = Layout(shards, pages=20, crashes=True, seed=seed)
+    assert results(stream, crashing) == results(stream, Layout())
+
+
+@examples
+@given(seeds, st.integers(1, 40), st.integers(1, 5))
+def test_repeats_change_nothing(seed: int, repeats: int, shards: int) -> None:
+    stream = arrived(made(seed), seed)
+    twice = list(stream)
+    rng = random.Random(seed)
+    for _ in range(repeats):
+        at = rng.randrange(len(twice))
+        twice.insert(rng.randint(at + 1, min(len(twice), at + 30)), twice[at])
+    numbered = [r._replace(sequence_number=str(10**20 + i)) for i, r in enumerate(twice)]
+    layout = Layout(shards, pages=20, seed=seed)
+    assert results(numbered, layout) == results(stream, Layout())
