@@ -268,6 +268,23 @@ def diff(args: argparse.Namespace) -> int:
     return diff(args)
 
 
+def add_test(verbs: Verbs) -> None:
+    about = "Try a pipeline file on cases: records and time, and what is told after them."
+    add_verb(verbs, "test", about, test).prepare = _add_test_arguments
+
+
+def _add_test_arguments(parser: Parser) -> None:
+    from processor.cli_test import add_arguments
+
+    add_arguments(parser)
+
+
+def test(args: argparse.Namespace) -> int:
+    from processor.cli_test import test
+
+    return test(args)
+
+
 def add_leases(verbs: Verbs) -> None:
     about = "See, release and move leases; take over the positions of a KCL application."
     add_verb(verbs, "leases", about, _no_leases_verb).prepare = _add_leases_verbs
@@ -343,6 +360,7 @@ VERBS: tuple[Callable[[Verbs], None], ...] = (
     add_validate,
     add_config,
     add_diff,
+    add_test,
     add_leases,
     add_health,
     add_version,

@@ -28,6 +28,7 @@ __all__ = [
     "check",
     "load",
     "loads",
+    "read_text",
     "schema",
     "show",
     "to_yaml",
@@ -58,17 +59,22 @@ def load(path: str | Path, env: Mapping[str, str], overrides: Sequence[str] = ()
 
 def check(path: str | Path, env: Mapping[str, str], overrides: Sequence[str] = ()) -> Checked:
     """As `load`, with what is legal but hardly meant."""
+    return loads(read_text(path, "a pipeline file in UTF-8"), env, overrides, file=str(path))
+
+
+def read_text(path: str | Path, expected: str) -> str:
+    """A file's text; raises `ConfigErrors` that say what it should have been."""
     try:
         with Path(path).open("rb") as opened:
             raw = opened.read(document.FILE_BYTES_MAX + 1)
-        source = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except FileNotFoundError:
-        raise _unreadable(path, "no such file") from None
+        found = "no such file"
     except OSError as error:
-        raise _unreadable(path, str(error.strerror)) from None
+        found = str(error.strerror)
     except UnicodeDecodeError as error:
-        raise _unreadable(path, f"{error.reason} at byte {error.start}") from None
-    return loads(source, env, overrides, file=str(path))
+        found = f"{error.reason} at byte {error.start}"
+    raise ConfigErrors([ConfigError("", found, expected, file=str(path))])
 
 
 def loads(
@@ -98,7 +104,3 @@ def _located(warnings: Sequence[Warning], parsed: document.Document, file: str) 
         place = section.located(warning.path, parsed)
         found.append(Warning(warning.path, warning.message, place.file or file, place.line))
     return sorted(found, key=lambda warning: (warning.file != file, warning.line or 0))
-
-
-def _unreadable(path: str | Path, found: str) -> ConfigErrors:
-    return ConfigErrors([ConfigError("", found, "a pipeline file in UTF-8", file=str(path))])

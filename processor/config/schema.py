@@ -172,3 +172,7 @@ def _operator(name: str, operand: Schema) -> Schema:
 
 def _list_of(items: Schema) -> Schema:
     return {"type": "array", "items": items, "minItems": 1}
+
+
+# What the schema of cases (`processor.testing`) is made of too.
+closed, section, alternative = _closed, _section, _alternative

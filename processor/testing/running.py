@@ -1,0 +1,193 @@
+"""Runs a case through the production pipeline, a `ShardPipeline` a shard, and judges each step.
+
+Time is the case's own: it goes on with records, with `idle` and with `arrival`, and nothing else.
+An idle shard is judged as the runtime does it, by answers 5 s apart that bring no records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import orjson
+from msgspec import Struct
+
+from processor.core.homes import place_of, range_of
+from processor.core.pipeline import ShardPipeline
+from processor.core.plan import Plan, compile
+from processor.core.progress import ANSWERS_APART_MS_MAX
+from processor.core.progress import Idle as Idleness
+from processor.model import TRIM_HORIZON, DeadLetter, DerivedEvent, Mark, Page, Shard
+from processor.model import Step as Yielded
+from processor.testing.comparing import Difference, Outcome, Told, differences
+from processor.testing.suite import Case, Idle, Records, Sent, Step, Suite, Watermark
+
+INCARNATION = "0.0"  # of a stream made at the epoch, and never sought
+
+
+class Wrong(Struct, frozen=True):
+    """A step after which something else was told; `number` counts from 1.
+
+    `watermarks_ms`: of each shard by then; None where there was no record yet.
+    """
+
+    number: int
+    line: int
+    watermarks_ms: tuple[int | None, ...]
+    differences: tuple[Difference, ...]
+
+
+class Verdict(Struct, frozen=True):
+    """What became of a case: nothing wrong, or the steps that were."""
+
+    case: str
+    line: int
+    steps: int
+    wrong: tuple[Wrong, ...]
+
+
+def run(suite: Suite, only: str = "") -> list[Verdict]:
+    """Every case whose name contains `only`, each from nothing."""
+    plan = compile(suite.pipeline)
+    return [judge(plan, suite.start_ms, case) for case in suite.cases if only in case.name]
+
+
+def judge(plan: Plan, start_ms: int, case: Case) -> Verdict:
+    trial = Trial(plan, start_ms, case)
+    wrong = []
+    for number, step in enumerate(case.steps, 1):
+        trial.take(step)
+        if step.expect is not None:
+            found = differences(step.expect, trial.outcome())
+            if found:
+                wrong.append(Wrong(number, step.line, trial.watermarks_ms, tuple(found)))
+    return Verdict(case.name, case.line, len(case.steps), tuple(wrong))
+
+
+class Trial:
+    """The shards of one case, and what they have told since somebody asked."""
+
+    def __init__(self, plan: Plan, start_ms: int, case: Case) -> None:
+        shards = _even_shards(case.shards)
+        event = plan.pipeline.event
+        self._rules = case.rules
+        self._clock_ms = start_ms
+        self._numbers = 0  # sequence numbers given so far
+        self._ranges = [range_of(shard) for shard in shards]
+        self._pipelines = [ShardPipeline(plan, shard, INCARNATION) for shard in shards]
+        self._idleness = [Idleness(event.out_of_orderness_ms) for _ in shards]
+        self._forget()
+
+    def __repr__(self) -> str:
+        return f"<Trial at {self._clock_ms} {self._pipelines!r}>"
+
+    @property
+    def watermarks_ms(self) -> tuple[int | None, ...]:
+        return tuple(pipeline.watermark_ms for pipeline in self._pipelines)
+
+    def take(self, step: Step) -> None:
+        shards = range(len(self._pipelines)) if step.shard is None else [step.shard]
+        match step.action:
+            case Records() as records:
+                self._send(records, step.shard)
+            case Idle(ms):
+                self._pass(ms, shards)
+            case Watermark(to_ms):
+                for i in shards:
+                    self._mark(i, to_ms)
+
+    def outcome(self) -> Outcome:
+        """What was told since the last time."""
+        told = Outcome(self._events, self._letters, self._late, self._duplicates, self._unmatched)
+        self._forget()
+        return told
+
+    def _forget(self) -> None:
+        self._events: list[Told] = []
+        self._letters: list[Told] = []
+        self._late: dict[str, int] = {}
+        self._duplicates = self._unmatched = 0
+
+    # ---- the steps
+
+    def _send(self, records: Records, shard: int | None) -> None:
+        """A page for each shard that gets some; page cuts show in nothing, so one will do."""
+        if records.arrival_ms is not None:
+            self._clock_ms = records.arrival_ms
+        pages: dict[int, list[tuple[Sent, int]]] = {}
+        for sent in records.sent:
+            if records.arrival_ms is None and sent.time_ms is not None:
+                self._clock_ms = max(self._clock_ms, sent.time_ms)
+            i = self._home(sent) if shard is None else shard
+            pages.setdefault(i, []).append((sent, self._clock_ms))
+        for i, arrived in sorted(pages.items()):
+            self._idleness[i].on_answer(len(arrived), 0, self._clock_ms)
+            self._took(self._pipelines[i].steps(self._page(arrived)))
+
+    def _home(self, sent: Sent) -> int:
+        place = place_of(sent.partition_key)
+        return next(i for i, held in enumerate(self._ranges) if place in held)
+
+    def _page(self, arrived: Sequence[tuple[Sent, int]]) -> Page:
+        first = self._numbers
+        self._numbers += len(arrived)
+        return Page(
+            [sent.payload for sent, _ in arrived],
+            [str(n) for n in range(first, self._numbers)],
+            [sent.partition_key for sent, _ in arrived],
+            np.array([at for _, at in arrived], dtype=np.int64),
+            millis_behind=0,
+            date_ms=self._clock_ms,
+        )
+
+    def _pass(self, ms: int, shards: Iterable[int]) -> None:
+        """Empty answers from now on, as far apart as they may be, and one at the very end."""
+        end_ms = self._clock_ms + ms
+        dates = range(self._clock_ms, end_ms, ANSWERS_APART_MS_MAX)
+        for date_ms in (*dates, end_ms):
+            for i in shards:
+                self._answer_nothing(i, date_ms)
+        self._clock_ms = end_ms
+
+    def _answer_nothing(self, i: int, date_ms: int) -> None:
+        idleness, pipeline = self._idleness[i], self._pipelines[i]
+        idleness.on_answer(0, 0, date_ms)
+        to_ms = idleness.candidate_ms(pipeline.furthest_ms)
+        if to_ms is not None and pipeline.is_due(to_ms):
+            self._mark(i, to_ms)
+
+    def _mark(self, i: int, to_ms: int) -> None:
+        pipeline = self._pipelines[i]
+        mark = Mark(pipeline.position or TRIM_HORIZON, "idle", to_ms)
+        self._took(pipeline.steps(mark))
+
+    # ---- what they tell
+
+    def _took(self, steps: Iterable[Yielded]) -> None:
+        for step in steps:
+            self._events += filter(self._is_looked_at, map(_event, step.events))
+            self._letters += map(_letter, step.dead_letters)
+            self._duplicates += step.counts.duplicates
+            self._unmatched += step.counts.unmatched
+            for rule, n in step.counts.late_by_rule.items():
+                if self._rules is None or rule in self._rules:
+                    self._late[rule] = self._late.get(rule, 0) + n
+
+    def _is_looked_at(self, event: Told) -> bool:
+        return self._rules is None or event["rule"] in self._rules
+
+
+def _event(event: DerivedEvent) -> Told:
+    detail: Told = orjson.loads(event.detail)
+    return {**detail, "detail_type": event.detail_type, "sink": event.sink}
+
+
+def _letter(letter: DeadLetter) -> Told:
+    payload = letter.payload.decode(errors="backslashreplace")
+    return {"reason": letter.reason, "detail": letter.detail, "payload": payload}
+
+
+def _even_shards(count: int) -> list[Shard]:
+    """The hash space in as many equal parts, as the service makes a new stream's."""
+    bounds = [i * 2**128 // count for i in range(count + 1)]
+    return [Shard(f"shard-{i}", bounds[i], bounds[i + 1] - 1) for i in range(count)]
