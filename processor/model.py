@@ -351,4 +351,16 @@ class Column(NamedTuple):
     width: int = 1  # more than 1: a row is an array of that length
 
 
+class CellSpec(NamedTuple):
+    """Sparse memory that an aggregator declares: (slot, cell) → int64 ≥ 0, owned by the engine.
+
+    `combine`: what two values of one cell make: their sum, the larger, or the larger of each of
+    their eight bytes. `is_keyed`: cells are texts or integers instead of numbers below 2^40.
+    """
+
+    name: str
+    combine: Literal["add", "max", "bytes"] = "add"
+    is_keyed: bool = False
+
+
 State = Mapping[str, npt.NDArray[Any]]

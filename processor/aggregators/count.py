@@ -7,20 +7,24 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from processor.model import Column, Floats, Rows, State
+from processor.aggregators.base import Inputs, Plain, Reads, State
+from processor.model import Column, Ints, Rows
 
 
-class Count:
+class Count(Plain):
     kind: ClassVar[str] = "count"
-    needs_field: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "nothing"
     empty: ClassVar[float] = 0.0
-    columns: ClassVar[tuple[Column, ...]] = (Column("n", "<i8"),)
 
-    def update(self, state: State, slots: Rows, values: Floats) -> None:
+    def columns(self, params: Any) -> tuple[Column, ...]:
+        return (Column("n", "<i8"),)
+
+    def update(self, params: Any, state: State, slots: Rows, inputs: Inputs) -> None:
         np.add.at(state["n"], slots, 1)
 
-    def merge(self, state: State, into: Rows, other: State, slots: Rows) -> None:
+    def merge(self, params: Any, state: State, into: Rows, other: State, slots: Rows) -> None:
         state["n"][into] += other["n"][slots]
 
-    def result(self, state: State, slots: Rows) -> npt.NDArray[Any]:
-        return state["n"][slots]
+    def result(self, params: Any, state: State, slots: Rows) -> npt.NDArray[Any]:
+        found: Ints = state["n"][slots]
+        return found

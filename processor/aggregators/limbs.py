@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from processor.model import Column, Floats, Ints, Rows, State
+from processor.aggregators.base import State
+from processor.model import Column, Floats, Ints, Rows
 
 LIMB_BITS = (52, 52, 53, 53)  # of each limb but the last, lowest first
 SCALE_BITS = 104  # the lowest limb's unit is 2^-104

@@ -12,30 +12,31 @@ import numpy as np
 import numpy.typing as npt
 
 from processor.aggregators import limbs
-from processor.model import Column, Floats, Rows, State
+from processor.aggregators.base import Inputs, Plain, State
+from processor.model import Column, Rows
 
 
-class Variance:
+class Variance(Plain):
     kind: ClassVar[str] = "variance"
-    needs_field: ClassVar[bool] = True
-    empty: ClassVar[float] = np.nan
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("n", "<i8"),
-        *limbs.columns("s", 4),
-        *limbs.columns("q", 5),
-    )
 
-    def update(self, state: State, slots: Rows, values: Floats) -> None:
+    def columns(self, params: Any) -> tuple[Column, ...]:
+        return (
+            Column("n", "<i8"),
+            *limbs.columns("s", 4),
+            *limbs.columns("q", 5),
+        )
+
+    def update(self, params: Any, state: State, slots: Rows, inputs: Inputs) -> None:
         np.add.at(state["n"], slots, 1)
-        limbs.add_batched(limbs.named(state, "s", 4), slots, values, limbs.cut_values)
-        limbs.add_batched(limbs.named(state, "q", 5), slots, values, limbs.cut_squares)
+        limbs.add_batched(limbs.named(state, "s", 4), slots, inputs.numbers, limbs.cut_values)
+        limbs.add_batched(limbs.named(state, "q", 5), slots, inputs.numbers, limbs.cut_squares)
 
-    def merge(self, state: State, into: Rows, other: State, slots: Rows) -> None:
+    def merge(self, params: Any, state: State, into: Rows, other: State, slots: Rows) -> None:
         state["n"][into] += other["n"][slots]
         limbs.merge(state, into, other, slots, prefix="s", limbs=4)
         limbs.merge(state, into, other, slots, prefix="q", limbs=5)
 
-    def result(self, state: State, slots: Rows) -> npt.NDArray[Any]:
+    def result(self, params: Any, state: State, slots: Rows) -> npt.NDArray[Any]:
         counts = state["n"][slots].tolist()
         sums = limbs.totals(limbs.named(state, "s", 4), slots)
         squares = limbs.totals(limbs.named(state, "q", 5), slots)

@@ -147,7 +147,7 @@ def _sinks() -> str:
 
 def _plug_ins() -> list[str]:
     kinds = [
-        (f"`{kind}`" if not plugin.needs_field else f"`{{{kind}: FIELD}}`", _first_line(plugin))
+        (f"`{kind}`" if plugin.reads == "nothing" else f"`{{{kind}: FIELD}}`", _first_line(plugin))
         for kind, plugin in aggregators.load().items()
     ]
     figures = _table(("figure", "meaning"), kinds)

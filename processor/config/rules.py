@@ -95,14 +95,14 @@ def _aggregate(name: str, value: Any, place: str, faults: Faults) -> AggregateSp
     tree = plain(value)
     if isinstance(tree, str):
         _check_kind(tree)
-        if aggregators.get(tree).needs_field:
+        if aggregators.get(tree).reads != "nothing":
             raise Wrong(f"its field: {{{tree}: FIELD}}")
         return AggregateSpec(name, tree)
     if not isinstance(tree, dict) or len(tree) != 1:
         raise Wrong("count, or one statistic and its field, such as {sum: amount}")
     [(kind, field)] = value.items()
     _check_kind(kind)
-    if not aggregators.get(kind).needs_field:
+    if aggregators.get(kind).reads == "nothing":
         raise Wrong(f"{kind} alone: it reads no field")
     spec: dict[str, Any] = {}
     faults_before = len(faults)

@@ -97,8 +97,8 @@ def _rule() -> Schema:
 
 def _aggregate() -> Schema:
     kinds = aggregators.kinds()
-    alone = [kind for kind in kinds if not aggregators.get(kind).needs_field]
-    with_field = [kind for kind in kinds if aggregators.get(kind).needs_field]
+    alone = [kind for kind in kinds if aggregators.get(kind).reads == "nothing"]
+    with_field = [kind for kind in kinds if aggregators.get(kind).reads != "nothing"]
     of_field = _closed(dict.fromkeys(with_field, values.FIELD.schema))
     return {"anyOf": [{"enum": alone}, {**of_field, "minProperties": 1, "maxProperties": 1}]}
 

@@ -16,6 +16,7 @@ import xxhash
 
 from processor.codecs.base import Codec, Decoded, Fault
 from processor.codecs.json import ABSENT, Fields
+from processor.core.patterns import Pattern
 from processor.model import Bools, EventSpec, Floats, Hashes, Ints, Page, Reject, Rows, Unit
 
 NUMBER = float
@@ -59,6 +60,7 @@ class Batch:
         self._rows = where(rows, good)
         self._values: dict[str, list[Any]] = {}
         self._numbers: dict[str, Floats] = {}
+        self._matches: dict[str, Bools] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -78,6 +80,13 @@ class Batch:
             except (TypeError, OverflowError):
                 self._numbers[path] = np.array([_number(value) for value in values])
         return self._numbers[path]
+
+    def matches(self, name: str, pattern: Pattern) -> Bools:
+        """Which records match the pattern of that name, bool[n]; asked once a name."""
+        if name not in self._matches:
+            columns = {path: self.column(path) for path in pattern.fields}
+            self._matches[name] = pattern.mask(columns, len(self))
+        return self._matches[name]
 
     def reject(self, i: int, reason: str, detail: str) -> None:
         """Record i of the batch is bad; the first reason stays."""

@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
-from processor.core import events, floors, intake, sections, splitting, versions
+from processor.core import events, figures, floors, intake, sections, splitting, versions
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
@@ -373,8 +373,12 @@ class ShardPipeline:
         wanted = pattern.mask(columns, len(batch)) & batch.valid
         for path in spec.group_by:
             batch.need_keys(path, wanted)
-        for path in rule.plan.numeric_fields:
-            batch.need_numbers(path, wanted)
+        for use in rule.plan.uses:
+            of = wanted
+            if use.filter is not None:
+                of = wanted & batch.matches(use.filter, rule.plan.filters[use.filter])
+            need = batch.need_numbers if use.reads == "numbers" else batch.need_keys
+            need(use.field, of)
         return wanted
 
     def _watermarks(self, batch: intake.Batch, times: Ints) -> tuple[Ints, Ints]:
@@ -439,7 +443,7 @@ class ShardPipeline:
             [intake.where(batch.column(path), taken) for path in rule.plan.spec.group_by],
             intake.where(batch.partition_keys, taken),
             times[rows],
-            {path: batch.numbers(path)[rows] for path in rule.plan.numeric_fields},
+            _readings(rule, batch, times, rows, taken),
             rows,
             judged[rows],
             self._sample_of(batch, rows),
@@ -506,6 +510,18 @@ class ShardPipeline:
             for output in firing.outputs:
                 _count_alarm(counts, output)
                 yield EVENT_WORK, [_arrived(output.event, firing.record, moved.arrivals_ms)]
+
+
+def _readings(
+    rule: Rule, batch: intake.Batch, times: Ints, rows: Rows, taken: Bools
+) -> figures.Readings:
+    plan = rule.plan
+    return figures.Readings(
+        times[rows],
+        {path: batch.numbers(path)[rows] for path in plan.numeric_fields},
+        {path: intake.where(batch.column(path), taken) for path in plan.key_fields},
+        {name: batch.matches(name, of)[rows] for name, of in plan.filters.items()},
+    )
 
 
 def _ordered(rule: int, firings: Iterator[Firing]) -> Iterator[tuple[int, Firing]]:

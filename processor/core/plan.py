@@ -10,8 +10,10 @@ from processor import codecs
 from processor.codecs.base import Codec, Splitter
 from processor.codecs.json import Fields
 from processor.core import intake, patterns, versions
+from processor.core.figures import field_uses
+from processor.core.patterns import Pattern
 from processor.core.rules import RulePlan
-from processor.model import EventSpec, Pipeline
+from processor.model import EventSpec, Pipeline, RuleSpec
 
 
 class Plan(Struct, frozen=True):
@@ -34,6 +36,8 @@ def compile(pipeline: Pipeline) -> Plan:
             versions.state_version(pipeline, rule),
             patterns.compile(rule.where, f"rules.{rule.name}.where"),
             pipeline.event.partition_key,
+            field_uses(rule.aggregates),
+            _filters(rule),
         )
         for rule in pipeline.rules
     )
@@ -47,6 +51,17 @@ def compile(pipeline: Pipeline) -> Plan:
         rules,
         versions.reading(pipeline),
     )
+
+
+def _filters(rule: RuleSpec) -> dict[str, Pattern]:
+    """What its figures filter by, each pattern once."""
+    return {
+        versions.filter_id(a.where): patterns.compile(
+            a.where, f"rules.{rule.name}.aggregates.{a.name}.where"
+        )
+        for a in rule.aggregates
+        if a.where
+    }
 
 
 def _field_types(event: EventSpec, rules: tuple[RulePlan, ...]) -> dict[str, Any]:
@@ -66,6 +81,9 @@ def _field_types(event: EventSpec, rules: tuple[RulePlan, ...]) -> dict[str, Any
             use(path, intake.KEY)
         for path in rule.numeric_fields:
             use(path, intake.NUMBER)
-        for path in rule.pattern.fields:
-            use(path, Any)
+        for path in rule.key_fields:
+            use(path, intake.KEY)
+        for pattern in (rule.pattern, *rule.filters.values()):
+            for path in pattern.fields:
+                use(path, Any)
     return {path: intake.field_type(types) for path, types in uses.items()}

@@ -17,6 +17,7 @@ from processor import aggregators
 from processor.core import beginnings, events, versions
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
+from processor.core.figures import FieldUse, Readings
 from processor.core.keys import KeyTable, SavedKeys
 from processor.core.patterns import Pattern
 from processor.core.scoring import Alarm, Pending, Scorer
@@ -47,11 +48,18 @@ class RulePlan(Struct, frozen=True):
     state_version: str
     pattern: Pattern
     home_field: str | None
+    uses: tuple[FieldUse, ...] = ()  # what its figures read
+    filters: Mapping[str, Pattern] = {}  # of its figures, by `versions.filter_id`
 
     @property
     def numeric_fields(self) -> list[str]:
-        """Fields that its aggregates read, each once."""
-        return list(dict.fromkeys(a.field for a in self.spec.aggregates if a.field is not None))
+        """Fields whose numbers its figures read, each once."""
+        return list(dict.fromkeys(use.field for use in self.uses if use.reads == "numbers"))
+
+    @property
+    def key_fields(self) -> list[str]:
+        """Fields whose texts or integers its figures read, each once."""
+        return list(dict.fromkeys(use.field for use in self.uses if use.reads == "keys"))
 
 
 class Output(Struct, frozen=True):
@@ -69,7 +77,7 @@ class Records(NamedTuple):
     keys: Sequence[Sequence[Any]]  # a column a field of `group_by`
     partition_keys: Sequence[str]
     times: Ints  # int64[n]
-    values: Mapping[str, Floats]  # float64[n] a field that is read
+    readings: Readings
     at: Rows  # intp[n]: each one's place in its page
     judged: Ints  # int64[n]: the watermark by which each is judged, that before it or a floor
     sample_of: SampleOf | None
@@ -158,7 +166,7 @@ class Rule:
         self._ensure()
         ends = self.windows.start_ms(1) + self.windows.ordinals(records.times) * self._size_ms
         np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
-        self.windows.add(rows, records.times, records.values, records.sample_of)
+        self.windows.add(rows, records.readings, records.sample_of)
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether that watermark closes a window or gives a detector one to judge."""

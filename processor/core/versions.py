@@ -19,7 +19,7 @@ import orjson
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields as struct_fields
 
-from processor import detectors
+from processor import aggregators, detectors
 from processor.core.events import event_id
 from processor.model import (
     ENGINE_VERSION,
@@ -70,7 +70,7 @@ def state_version(pipeline: Pipeline, rule: RuleSpec) -> str:
             **_read(pipeline.source),
             "event": _without(_canonical(pipeline.event), TUNABLE_EVENT),
             "rule": _without(_canonical(rule), SINKS | _NAMED_APART),
-            "aggregates": sorted(names.values()),
+            "aggregates": sorted(set(memory_ids(rule.aggregates).values())),
             "detect": {name: shaping_options(detect) for name, detect in detects},
         }
     )
@@ -91,12 +91,38 @@ def generation(rule_versions: Sequence[str], snapshot_version: int) -> str:
 
 
 def aggregate_ids(aggregates: Sequence[AggregateSpec]) -> dict[str, str]:
-    """Each aggregate's name → what its columns are called in the state: `sum:amount`, or `count`.
+    """Each aggregate's name → what it is: `sum:amount`, `quantile:latency(q=0.99)`, or `count`.
 
     So state outlives a new name, and another order. The second of two alike is `sum:amount#2`.
     """
-    plain = [f"{a.kind}:{a.field}" if a.field is not None else a.kind for a in aggregates]
+    plain = [_figure_id(a, a.options) for a in aggregates]
     return dict(zip((a.name for a in aggregates), _numbered(plain), strict=True))
+
+
+def memory_ids(aggregates: Sequence[AggregateSpec]) -> dict[str, str]:
+    """Each aggregate's name → what its memory is called in the state.
+
+    That is its id, but for options that only say how the memory is read: those are left out, so
+    that two quantiles of a field share theirs.
+    """
+    ids = aggregate_ids(aggregates)
+    for aggregate in aggregates:
+        tunable = aggregators.get(aggregate.kind).params.tunable
+        if tunable:
+            ids[aggregate.name] = _figure_id(aggregate, _without(aggregate.options, tunable))
+    return ids
+
+
+def filter_id(where: Mapping[str, Any]) -> str:
+    """What tells an event pattern from another: its canonical text."""
+    return orjson.dumps(where, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _figure_id(aggregate: AggregateSpec, options: Mapping[str, Any]) -> str:
+    field = "" if aggregate.field is None else f":{aggregate.field}"
+    given = ",".join(f"{name}={value}" for name, value in sorted(options.items()))
+    where = f" where {filter_id(aggregate.where)}" if aggregate.where else ""
+    return f"{aggregate.kind}{field}{f'({given})' if given else ''}{where}"
 
 
 def detect_ids(detects: Sequence[DetectSpec], aggregates: Mapping[str, str]) -> list[str]:

@@ -13,18 +13,15 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from processor import aggregators
-from processor.core.columns import Columns, SlotMap
-from processor.core.versions import aggregate_ids
+from processor.core.columns import SlotMap
+from processor.core.figures import Figures, Readings
 from processor.model import (
     AggregateSpec,
     Bools,
     Column,
-    Floats,
     Hashes,
     Ints,
     Rows,
-    State,
     WindowSpec,
 )
 
@@ -59,10 +56,7 @@ class WindowTable:
 
     def __init__(self, window: WindowSpec, aggregates: Sequence[AggregateSpec]):
         self.window = window
-        self._aggregates = [(spec, aggregators.get(spec.kind)) for spec in aggregates]
-        self._names = aggregate_ids(aggregates)
-        self._columns = Columns(_columns(aggregates))
-        self._views = self._look()
+        self._figures = Figures(aggregates, (Column("key", "<i4"), Column("n", "<i8")))
         self._slots = SlotMap()
         self._open: dict[int, list[Rows]] = {}  # ordinal → slots
         self._free: list[int] = []
@@ -88,22 +82,19 @@ class WindowTable:
     def add(
         self,
         keys: Rows,
-        times: Ints,
-        values: Mapping[str, Floats],
+        readings: Readings,
         sample_of: SampleOf | None,
     ) -> None:
-        """Count n records: key indices intp[n], times int64[n], float64[n] a field that is read.
+        """Count n records: key indices intp[n], and what is read of each.
 
         `sample_of(i)` is asked for the first record of each new window, if given.
         """
         if not len(keys):
             return
-        ordinals = self.ordinals(times)
+        ordinals = self.ordinals(readings.times)
         slots = self._slots_of(_codes(keys, ordinals), ordinals, sample_of)
-        np.add.at(self._columns.arrays["n"], slots, 1)
-        zeros = np.zeros(len(slots))
-        for (spec, aggregator), view in zip(self._aggregates, self._views, strict=True):
-            aggregator.update(view, slots, values[spec.field] if spec.field else zeros)
+        np.add.at(self._figures.arrays["n"], slots, 1)
+        self._figures.update(slots, readings)
 
     def close(self, end_ms: int, only: Bools | None = None) -> Closed:
         """Take out the window that ends there: its results, its slots free again.
@@ -113,24 +104,21 @@ class WindowTable:
         ordinal = (end_ms - self.window.offset_ms) // self.window.size_ms - 1
         slots = np.concatenate(self._open.pop(ordinal, [np.zeros(0, dtype=np.intp)]))
         if only is not None:
-            chosen = only[self._columns.arrays["key"][slots]]
+            chosen = only[self._figures.arrays["key"][slots]]
             if not chosen.all():
                 self._open[ordinal] = [slots[~chosen]]
             slots = slots[chosen]
-        keys = self._columns.arrays["key"][slots]
+        keys = self._figures.arrays["key"][slots]
         order = np.argsort(keys)
         slots, keys = slots[order], keys[order].astype(np.intp)
         closed = Closed(
             keys,
-            self._columns.arrays["n"][slots],
-            {
-                spec.name: aggregator.result(view, slots)
-                for (spec, aggregator), view in zip(self._aggregates, self._views, strict=True)
-            },
+            self._figures.arrays["n"][slots],
+            self._figures.results(slots, self.window.size_ms),
             [self._samples.pop(slot, NO_SAMPLE) for slot in slots.tolist()],
         )
         self._slots.remove(_codes(keys, np.full(len(keys), ordinal)))
-        self._columns.reset(slots)
+        self._figures.reset(slots)
         self._free.extend(slots.tolist())
         return closed
 
@@ -139,7 +127,7 @@ class WindowTable:
         samples = [NO_SAMPLE] * len(slots)
         if self._samples:
             samples = [self._samples.get(slot, NO_SAMPLE) for slot in slots.tolist()]
-        return Saved(codes.tobytes(), self._columns.take(slots), samples)
+        return Saved(codes.tobytes(), self._figures.take(slots), samples)
 
     def restore(self, saved: Saved, n_keys: int) -> None:
         """Into an empty table; raises ValueError where it is no table of n keys."""
@@ -158,10 +146,10 @@ class WindowTable:
         chosen = new_keys >= 0
         ordinals = (codes & np.uint64(2**_ORDINAL_BITS - 1)).astype(np.int64) - 1
         slots = self._make(_codes(new_keys[chosen], ordinals[chosen]), ordinals[chosen])
-        self._columns.put(slots, saved.columns, chosen)
-        if (self._columns.arrays["key"][slots] != keys[chosen]).any():
+        self._figures.put(slots, saved.columns, chosen)
+        if (self._figures.arrays["key"][slots] != keys[chosen]).any():
             raise ValueError("windows of one key, columns of another")
-        self._columns.arrays["key"][slots] = new_keys[chosen]
+        self._figures.arrays["key"][slots] = new_keys[chosen]
         if len(saved.samples) != len(codes):
             raise ValueError(f"{len(codes)} windows, samples of {len(saved.samples)}")
         samples = compress(saved.samples, chosen.tolist())
@@ -185,7 +173,7 @@ class WindowTable:
         """Slots for codes that have none, each once."""
         slots = self._allocate(len(codes))
         self._slots.add(codes, slots)
-        self._columns.arrays["key"][slots] = (codes >> np.uint64(_ORDINAL_BITS)).astype(np.int32)
+        self._figures.arrays["key"][slots] = (codes >> np.uint64(_ORDINAL_BITS)).astype(np.int32)
         order = np.argsort(ordinals, kind="stable")
         found, starts = np.unique(ordinals[order], return_index=True)
         parts = np.split(slots[order], starts[1:])  # one also of nothing
@@ -197,32 +185,8 @@ class WindowTable:
         reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
         fresh = range(self._made, self._made + n - len(reused))
         self._made = fresh.stop
-        if self._made > self._columns.rows:
-            self._columns.ensure(self._made)
-            self._views = self._look()
+        self._figures.ensure(self._made)
         return np.array([*reused, *fresh], dtype=np.intp)
-
-    def _look(self) -> list[State]:
-        """Each aggregate's columns under its own names; anew whenever the columns grew."""
-        return [
-            {
-                c.name: self._columns.arrays[f"{self._names[spec.name]}.{c.name}"]
-                for c in aggregator.columns
-            }
-            for spec, aggregator in self._aggregates
-        ]
-
-
-def _columns(aggregates: Sequence[AggregateSpec]) -> list[Column]:
-    """A slot's own columns and those of its aggregates, each under what the aggregate is."""
-    own = (Column("key", "<i4"), Column("n", "<i8"))
-    names = aggregate_ids(aggregates)
-    theirs = (
-        column._replace(name=f"{names[spec.name]}.{column.name}")
-        for spec in aggregates
-        for column in aggregators.get(spec.kind).columns
-    )
-    return [*own, *theirs]
 
 
 def _codes(keys: Rows, ordinals: Ints) -> Hashes:

@@ -1,7 +1,7 @@
 """One contract for every aggregator: order, batches and splits change no bit, and figures are true.
 
-A test drives an aggregator as the window table does: columns with a row a slot, updates in
-batches in which slots repeat, merges, results. The reference is plain fractions.
+A test drives an aggregator as the window table does, through `Figures`: updates in batches in
+which slots repeat, merges, results. The reference is plain Python on exact fractions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,12 +19,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor import aggregators
-from processor.aggregators.base import Aggregator
-from processor.core.columns import Columns
+from processor.core.figures import Figures, Readings
+from processor.model import AggregateSpec
 
 SLOTS = 5
 KINDS = aggregators.kinds()
-Addition = tuple[int, float]  # (slot, value)
+# Options of those that can't do without, or whose defaults would leave the test nothing to see.
+OPTIONS: Mapping[str, Mapping[str, Any]] = {}
+PRESENT_MS = 1_700_000_000_000
+
+
+class Addition(NamedTuple):
+    """A record, as far as aggregators read it; times are exactly as different as records."""
+
+    slot: int
+    number: float
+    time: int = PRESENT_MS
+    key: str | int = "a"
+
 
 # What each figure is, of a window's values as exact fractions; None where it is not defined.
 TRUTH: Mapping[str, Callable[[Sequence[Fraction]], Fraction | None]] = {
@@ -49,48 +61,57 @@ values = st.one_of(
     st.floats(-1e-20, 1e-20),
     st.integers(-(2**53), 2**53).map(float),
 )
-additions = st.lists(st.tuples(st.integers(0, SLOTS - 1), values), max_size=60)
+keys = st.one_of(st.sampled_from(["", "a", "b", "1", 1, 0, -1, 2**63 - 1]), st.integers(0, 20))
+additions = st.lists(st.tuples(st.integers(0, SLOTS - 1), values, keys), max_size=60).map(
+    lambda all_: [
+        Addition(slot, number, PRESENT_MS + i, key) for i, (slot, number, key) in enumerate(all_)
+    ]
+)
+
+
+def spec(kind: str) -> AggregateSpec:
+    field = None if aggregators.get(kind).reads == "nothing" else "field"
+    return AggregateSpec("figure", kind, field, options=OPTIONS.get(kind, {}))
 
 
 class Windows:
     """A few slots of one aggregator."""
 
     def __init__(self, kind: str):
-        self.aggregator: Aggregator = aggregators.get(kind)
-        self.columns = Columns(self.aggregator.columns)
-        self.columns.ensure(SLOTS)
+        self.aggregator = aggregators.get(kind)
+        self.figures = Figures([spec(kind)])
+        self.figures.ensure(SLOTS)
 
     def add(self, batch: Sequence[Addition]) -> Windows:
-        slots = np.array([slot for slot, _ in batch], dtype=np.intp)
-        values = np.array([value for _, value in batch], dtype=np.float64)
-        before = slots.tobytes(), values.tobytes()
-        self.aggregator.update(self.columns.arrays, slots, values)
-        assert (slots.tobytes(), values.tobytes()) == before, "inputs must stay as they are"
+        slots = np.array([each.slot for each in batch], dtype=np.intp)
+        numbers = np.array([each.number for each in batch], dtype=np.float64)
+        times = np.array([each.time for each in batch], dtype=np.int64)
+        keys = [each.key for each in batch]
+        before = slots.tobytes(), numbers.tobytes(), times.tobytes(), keys.copy()
+        self.figures.update(slots, Readings(times, {"field": numbers}, {"field": keys}))
+        after = slots.tobytes(), numbers.tobytes(), times.tobytes(), keys
+        assert after == before, "inputs must stay as they are"
         return self
 
     def merge(self, other: Windows, into: Sequence[int] = range(SLOTS)) -> Windows:
         """Slot i of `other` goes to slot `into[i]`."""
         before = other.saved()
-        slots = np.arange(len(into))
-        self.aggregator.merge(
-            self.columns.arrays, np.array(into, dtype=np.intp), other.columns.arrays, slots
-        )
+        self.figures.merge(np.array(into, dtype=np.intp), other.figures, np.arange(len(into)))
         assert other.saved() == before, "what is merged must stay as it is"
         return self
 
     def saved(self) -> dict[str, bytes]:
-        return self.columns.snapshot(SLOTS)
+        return self.figures.take(np.arange(SLOTS))
 
     def results(self, slots: Iterable[int] = range(SLOTS)) -> list[Any]:
-        before = self.saved()
-        found = self.aggregator.result(self.columns.arrays, np.array(list(slots), dtype=np.intp))
-        assert found.dtype in (np.int64, np.float64)
+        before, chosen = self.saved(), np.array(list(slots), dtype=np.intp)
+        found = self.figures.results(chosen, 1_000)["figure"]
+        types = (np.int64, np.float64) if self.aggregator.is_number else (np.object_,)
+        assert found.dtype in types
         assert self.saved() == before, "a result must change nothing"
         found[:] = 7
         assert self.saved() == before, "a result is no view of the state"
-        return self.aggregator.result(
-            self.columns.arrays, np.array(list(slots), dtype=np.intp)
-        ).tolist()
+        return self.figures.results(chosen, 1_000)["figure"].tolist()
 
 
 def bits(windows: Windows) -> tuple[dict[str, bytes], str]:
@@ -116,7 +137,7 @@ def test_every_aggregator_has_its_truth_here() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_are_little_endian_so_that_snapshots_travel(kind: str) -> None:
-    assert all(column.dtype.startswith("<") for column in aggregators.get(kind).columns)
+    assert all(column.dtype.startswith("<") for column in aggregators.get(kind).columns(None))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +167,7 @@ def test_split_over_others_and_merged_again_changes_no_bit(
 @settings(deadline=None)
 @given(all_=additions, into=st.permutations(range(SLOTS)))
 def test_a_merge_finds_its_slots(kind: str, all_: list[Addition], into: list[int]) -> None:
-    moved = [(into[slot], value) for slot, value in all_]
+    moved = [each._replace(slot=into[each.slot]) for each in all_]
     assert bits(Windows(kind).merge(in_batches(kind, all_), into)) == bits(in_batches(kind, moved))
 
 
@@ -155,7 +176,7 @@ def test_a_merge_finds_its_slots(kind: str, all_: list[Addition], into: list[int
 @given(all_=additions)
 def test_figures_are_those_of_plain_fractions(kind: str, all_: list[Addition]) -> None:
     for slot, found in enumerate(in_batches(kind, all_).results()):
-        exact = [Fraction(value) for at, value in all_ if at == slot]
+        exact = [Fraction(each.number) for each in all_ if each.slot == slot]
         expected = TRUTH[kind](exact)
         if expected is None:
             assert math.isnan(found)
@@ -175,7 +196,7 @@ def cut(kind: str, exact: Sequence[Fraction]) -> Fraction:
 @settings(deadline=None)
 @given(st.lists(st.integers(-(10**6), 10**6).map(lambda n: n / 1024), min_size=1, max_size=50))
 def test_figures_of_moderate_numbers_are_exact(kind: str, numbers: list[float]) -> None:
-    [found] = in_batches(kind, [(0, number) for number in numbers]).results([0])
+    [found] = in_batches(kind, [Addition(0, number) for number in numbers]).results([0])
     expected = TRUTH[kind]([Fraction(number) for number in numbers])
     assert expected is not None
     assert found == float(expected)
@@ -188,14 +209,14 @@ def test_restored_is_as_never_stopped_to_the_bit(
     kind: str, all_: list[Addition], rest: list[Addition]
 ) -> None:
     steady, successor = in_batches(kind, all_), Windows(kind)
-    successor.columns.restore(steady.saved(), SLOTS)
+    successor.figures.put(np.arange(SLOTS), steady.saved())
     assert bits(successor.add(rest)) == bits(steady.add(rest))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_slot_that_was_reset_is_as_new(kind: str) -> None:
-    windows = Windows(kind).add([(0, 3.5), (1, -7.0)])
-    windows.columns.reset(np.array([0, 1]))
+    windows = Windows(kind).add([Addition(0, 3.5), Addition(1, -7.0)])
+    windows.figures.reset(np.array([0, 1]))
     assert bits(windows) == bits(Windows(kind))
 
 
@@ -204,8 +225,8 @@ def test_a_slot_that_was_reset_is_as_new(kind: str) -> None:
 def test_one_slot_takes_ten_thousand_values_in_one_batch(kind: str, number: float) -> None:
     """Limbs must be carried in time: 10,000 times 2^53 overflows an int64 a thousand times."""
     n = 10_000
-    whole = in_batches(kind, [(0, number)] * n)
-    assert bits(whole) == bits(in_batches(kind, [(0, number)] * n, range(0, n, 311)))
+    whole = in_batches(kind, [Addition(0, number)] * n)
+    assert bits(whole) == bits(in_batches(kind, [Addition(0, number)] * n, range(0, n, 311)))
     [found] = whole.results([0])
     expected = TRUTH[kind]([Fraction(number)] * n)
     assert expected is not None
@@ -216,7 +237,7 @@ def test_one_slot_takes_ten_thousand_values_in_one_batch(kind: str, number: floa
 @settings(deadline=None)
 @given(number=values, n=st.integers(2, 40))
 def test_a_constant_series_has_no_spread_and_one_extreme(kind: str, number: float, n: int) -> None:
-    [found] = in_batches(kind, [(0, number)] * n).results([0])
+    [found] = in_batches(kind, [Addition(0, number)] * n).results([0])
     constant = {"variance": 0.0, "min": number, "max": number, "count": n}
     if kind in constant:
         # The square of what a value holds below 2^-104 is cut, which is all that may be left.
@@ -226,8 +247,8 @@ def test_a_constant_series_has_no_spread_and_one_extreme(kind: str, number: floa
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_sign_of_zero_never_shows(kind: str) -> None:
     for numbers in ([-0.0], [0.0, -0.0], [-0.0, 0.0], [-0.0, -0.0, 0.0]):
-        windows = in_batches(kind, [(0, number) for number in numbers], range(3))
-        plain = in_batches(kind, [(0, 0.0) for _ in numbers])
+        windows = in_batches(kind, [Addition(0, number) for number in numbers], range(3))
+        plain = in_batches(kind, [Addition(0, 0.0) for _ in numbers])
         assert bits(windows) == bits(plain)
 
 
@@ -247,6 +268,6 @@ def test_no_records_and_no_slots_are_nothing_special(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_slots_do_not_touch_each_other(kind: str) -> None:
-    windows = Windows(kind).add([(0, 1.0), (4, 2.0), (0, 3.0)])
-    alone = Windows(kind).add([(0, 1.0), (0, 3.0)])
+    windows = Windows(kind).add([Addition(0, 1.0), Addition(4, 2.0), Addition(0, 3.0)])
+    alone = Windows(kind).add([Addition(0, 1.0), Addition(0, 3.0)])
     assert repr(windows.results([0, 1, 2, 3])) == repr(alone.results([0, 1, 2, 3]))

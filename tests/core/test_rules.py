@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from processor.core.figures import Readings
 from processor.core.rules import ABSENCE_HORIZON, Heritage, Output, Records, Rule
 from processor.model import DetectSpec, RuleSpec, WindowSpec
 from tests.core import streams
@@ -29,11 +30,12 @@ def add(to: Rule, *records: tuple[str, int], sent_as: str | None = None) -> Rule
     """Records of (store, time); their PartitionKey is the store, or `sent_as`."""
     stores = [store for store, _ in records]
     n = len(records)
+    times = np.array([time for _, time in records], dtype=np.int64)
     wanted = Records(
         keys=[stores],
         partition_keys=[sent_as or store for store in stores],
-        times=np.array([time for _, time in records], dtype=np.int64),
-        values={"amount": np.ones(n)},
+        times=times,
+        readings=Readings(times, {"amount": np.ones(n)}),
         at=np.arange(n),
         judged=np.full(n, BEFORE_MS),
         sample_of=None,

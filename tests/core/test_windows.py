@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from processor.core.figures import Readings
 from processor.core.intake import TIME_MAX_MS
 from processor.core.windows import NO_SAMPLE, Closed, Sample, WindowTable
 from processor.model import AggregateSpec, WindowSpec
@@ -38,8 +39,10 @@ def add(windows: WindowTable, records: Sequence[Record], first: int = 0) -> Wind
 
     windows.add(
         np.array([key for key, _, _ in records], dtype=np.intp),
-        np.array([time for _, time, _ in records], dtype=np.int64),
-        {"amount": amounts, "price": 2 * amounts},
+        Readings(
+            np.array([time for _, time, _ in records], dtype=np.int64),
+            {"amount": amounts, "price": 2 * amounts},
+        ),
         sample_of,
     )
     return windows
@@ -224,7 +227,7 @@ def test_no_records_and_no_samples_are_nothing_special() -> None:
     windows = add(table(), [])
     assert windows.ends_ms() == []
     none = np.zeros(1)
-    windows.add(np.array([3]), np.array([4]), {"amount": none, "price": none}, None)
+    windows.add(np.array([3]), Readings(np.array([4]), {"amount": none, "price": none}), None)
     assert rows(windows.close(10)) == [(3, 1, 0.0, 0.0, 0.0, NO_SAMPLE)]
 
 
