@@ -14,7 +14,7 @@ from typing import Literal
 from bench.lease_units import CountingTable, Sizes, Units
 from processor.model import Position, Shard, StreamInfo
 from processor.runtime.lease import Lease
-from processor.runtime.lease_loop import LeaseLoop, LeasePorts
+from processor.runtime.lease_loop import Follower, LeaseLoop, LeasePorts
 from processor.stores.memory import MemoryContent
 from tests.virtual_time import START_MS, VirtualClock
 
@@ -50,7 +50,7 @@ class Member:
         rng = random.Random(f"{fleet.seed} {number}")
         table = CountingTable(fleet.content, fleet.gate, fleet.units, fleet.sizes)
         ports = LeasePorts(table, None, fleet.stream, fleet.clock, rng)
-        self._loop = LeaseLoop(ports, self._follow, app="scale")
+        self._loop = LeaseLoop(ports, self._follow, Follower("scale"))
         self._stopping = asyncio.Event()
         self.held: set[str] = set()
         self.task = asyncio.create_task(self._loop.run(self._stopping))

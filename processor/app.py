@@ -33,7 +33,7 @@ from processor.ports import Clock, DeadLetters, ObjectStore, Sink
 from processor.runtime.aws import Aws, memory_limit_bytes, open_aws, read_budget_bytes
 from processor.runtime.clock import SystemClock
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
-from processor.runtime.lease_loop import LeasePorts
+from processor.runtime.lease_loop import Follower, LeasePorts
 from processor.runtime.shard_loop import Road
 from processor.runtime.waiting import unless
 from processor.runtime.worker import Pulse, Worker
@@ -256,7 +256,7 @@ async def open_leases(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIt
         client = await aws.client("dynamodb")
         table = DynamoTable(client, pipeline.state.table)
         ports = AdminPorts(table, await _source(process, aws), process.clock, say)
-        admin = LeaseAdmin(ports, pipeline.app, pipeline.source.start)
+        admin = LeaseAdmin(ports, Follower(pipeline.app, pipeline.source.start))
         yield LeaseTools(admin, partial(KclTable, client))
 
 

@@ -268,13 +268,18 @@ class Page(Struct, frozen=True):
 class Mark(Struct, frozen=True):
     """A decision that a clock or a failure forced, as data: committed first, applied after.
 
-    `fact` is `idle` (the watermark of a shard without records moves to `watermark_ms`). It holds
-    at `position`: after the last record taken, and before the next.
+    It holds at `position`: after the last record taken, and before the next. `fact` is one of
+
+    idle     the watermark of a shard without records moves to `watermark_ms`
+    quiet    global rules without an open window need not wait for this shard until its next record
+    stalled  global rules go on without the shard `shard_id` ("": without those that never came),
+             as far as it still is at `watermark_ms` or behind it; their results are incomplete
     """
 
     position: Position
-    fact: Literal["idle"]
+    fact: Literal["idle", "quiet", "stalled"]
     watermark_ms: int
+    shard_id: str = ""
 
 
 # ---- what a shard yields --------------------------------------------------------------------
@@ -299,6 +304,19 @@ class DerivedEvent(Struct, frozen=True):
     detail: bytes  # JSON
     group: str  # rule and key: the order within it is kept
     arrival_ms: int  # arrival of the record that closed the window, for latency
+
+
+class Partial(Struct, frozen=True):
+    """What a shard tells of one bucket of a global rule's groups, for the merge stream.
+
+    Those of one bucket are to be put in this order, each once the one before it was accepted. The
+    same `body` again is harmless. See `core.merge.partials`.
+    """
+
+    shard_id: str  # the shard that tells it: the record's PartitionKey
+    bucket: int
+    hash_key: int  # where the record is to go: its ExplicitHashKey
+    body: bytes
 
 
 class DeadLetter(Struct, frozen=True):
@@ -337,6 +355,7 @@ class Step(Struct, frozen=True):
     events: list[DerivedEvent]
     dead_letters: list[DeadLetter]
     counts: Counts
+    partials: list[Partial] = []
 
 
 # ---- columns: what plug-ins declare ---------------------------------------------------------

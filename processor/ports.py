@@ -14,7 +14,16 @@ from msgspec import Struct
 
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.errors import RetentionGap
-from processor.model import DeadLetter, DerivedEvent, Page, Position, Shard, Step, StreamInfo
+from processor.model import (
+    DeadLetter,
+    DerivedEvent,
+    Page,
+    Partial,
+    Position,
+    Shard,
+    Step,
+    StreamInfo,
+)
 
 
 class Clock(Protocol):
@@ -125,6 +134,17 @@ class DeadLetters(Protocol):
     async def close(self) -> None: ...
 
 
+class PartialSink(Protocol):
+    """Where shards send what they counted for global rules: the merge stream."""
+
+    async def put(self, partials: Sequence[Partial], generation: int) -> None:
+        """All of them, those of a bucket in order, under the number of our pipeline file.
+
+        Waits (bounded steps, full jitter) while the stream is out or throttles. Cancelling is
+        safe: some may have been taken, and a repeat is harmless.
+        """
+
+
 class ObjectStore(Protocol):
     """Blobs by key, for state that is too large for an item."""
 
@@ -226,6 +246,19 @@ class SinkObserver(Protocol):
 
     def on_failed(self, sink: str, code: str) -> None:
         """The target refused an event for good."""
+
+
+class PartialObserver(Protocol):
+    """What happens inside `PartialSink.put`, for metrics and logs."""
+
+    def on_request(self, seconds: float) -> None:
+        """A request was answered, or failed, after so long."""
+
+    def on_taken(self, records: int, payload_bytes: int) -> None:
+        """The merge stream took so many records."""
+
+    def on_retry(self, reason: str, n: int) -> None:
+        """n records were not taken and go again."""
 
 
 class StepObserver(Protocol):

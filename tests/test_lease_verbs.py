@@ -17,6 +17,7 @@ from processor.cli_positions import export, import_
 from processor.errors import ProcessorError, Unavailable
 from processor.model import Shard
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
+from processor.runtime.shards import Follower
 from processor.sources.memory import MemorySource
 from processor.stores.memory import MemoryContent, MemoryTable
 from tests.virtual_time import VirtualClock, run
@@ -33,7 +34,7 @@ class Desk:
 
     def tools(self, app: str) -> LeaseTools:
         ports = AdminPorts(MemoryTable(self.content), self.source, self.clock, self.said.append)
-        return LeaseTools(LeaseAdmin(ports, app, "latest"), no_kcl_table)
+        return LeaseTools(LeaseAdmin(ports, Follower(app, "latest")), no_kcl_table)
 
 
 def no_kcl_table(name: str) -> Any:

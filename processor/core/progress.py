@@ -188,6 +188,11 @@ class Idle:
         """A request failed: what the shard held meanwhile is unknown."""
         self._since_ms = None
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether the shard has been idle for long enough to be told so."""
+        return self._since_ms is not None and self._date_ms - self._since_ms >= IDLE_AFTER_MS
+
     def candidate_ms(self, watermark_ms: int | None) -> int | None:
         """Where the watermark may go now, or None; `watermark_ms` is the shard's present one.
 

@@ -118,6 +118,11 @@ class Lease:
         """How long the stream keeps a record, as last described."""
         return self._keeper.retention_ms
 
+    @property
+    def generation(self) -> int:
+        """Our pipeline's number among those that the application ran."""
+        return self._keeper.generation
+
     # ---- validity
 
     def valid_for_s(self) -> float:

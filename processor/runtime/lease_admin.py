@@ -23,7 +23,7 @@ from processor.core.leases.seeking import Change, known
 from processor.errors import Outage, Refused, Unavailable, UsageError
 from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
 from processor.ports import Clock, LeaseTable, Written
-from processor.runtime.shards import Shards, require_app
+from processor.runtime.shards import Follower, Shards, require_app
 
 ATTEMPTS = 4  # then the service is down for longer than a person at a terminal should be kept
 PAUSE_S = 1.0
@@ -63,14 +63,14 @@ class Leases(Struct, frozen=True):
 
 
 class LeaseAdmin:
-    """The leases of one application on one stream; `start` as in the pipeline file."""
+    """The leases of one application on one stream."""
 
-    def __init__(self, ports: AdminPorts, app: str, start: str, timing: Timing | None = None):
+    def __init__(self, ports: AdminPorts, follower: Follower, timing: Timing | None = None):
         self._table, self._stream = ports.table, ports.stream
         self.clock, self.say = ports.clock, ports.say
         self._timing = timing or Timing()
-        self._app = app
-        self._shards = Shards(ports.table, ports.stream, app, start)
+        self._app = follower.app
+        self._shards = Shards(ports.table, ports.stream, follower)
 
     # ---- reading
 

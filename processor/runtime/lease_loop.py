@@ -31,12 +31,14 @@ from processor.runtime.lease import Lease as Lease
 from processor.runtime.lease import Restored as Restored
 from processor.runtime.lease_observer import LeaseObserver, Unobserved
 from processor.runtime.shards import LISTING_TIMEOUT_S, Shards
+from processor.runtime.shards import Follower as Follower
 from processor.runtime.state_store import StateStore
 from processor.runtime.upkeep import LeasePorts as LeasePorts
 from processor.runtime.upkeep import Upkeep
 
 SWEEP_TIMEOUT_S = 60.0
 SLEPT_S = 10.0  # a loop that late was suspended: its tasks' silence then says nothing
+END_S_MAX = 5.0  # for tasks that are cancelled; what ignores that has no lease, and can't harm
 LAST_REMOVALS_S = 1.0  # at the end; a later claim sweeps what is left
 BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left to a later sweep
 
@@ -62,23 +64,18 @@ class LeaseLoop:
         self,
         ports: LeasePorts,
         run_shard: Callable[[Lease], Awaitable[None]],
+        follower: Follower,
         *,
-        app: str,
-        start: str = "trim_horizon",
-        pipeline: str | None = None,
-        is_rollback: bool = False,
         timing: c.Timing | None = None,
         observer: LeaseObserver | None = None,
         stalled: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`pipeline`: what tells it from others (`pipeline.generation`); None: it is the only one.
-        `is_rollback`: it is to be the newest, though another one has come after it.
-        `stalled`: a sentence for each shard whose task does not get on, asked every so often."""
-        self._pipeline, self._is_rollback = pipeline, is_rollback
+        """`stalled`: a sentence for each shard whose task does not get on, asked every so often."""
+        self._pipeline, self._is_rollback = follower.pipeline, follower.is_rollback
         self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
         self.observer = observer or Unobserved()  # type: ignore[abstract]  # empty is meant
         self.states = StateStore(ports.table.items, ports.objects)
-        self._shards = Shards(ports.table, ports.source, app, start)
+        self._shards = Shards(ports.table, ports.source, follower)
         self._run_shard = run_shard
         self._timing = timing or c.Timing()
         self._upkeep = Upkeep(
@@ -253,8 +250,12 @@ class LeaseLoop:
         await asyncio.sleep(0)  # cancelled before its first step, a task would not tidy up
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if not tasks:
+            return
+        _, pending = await asyncio.wait(tasks, timeout=END_S_MAX)
+        if pending:
+            error = TimeoutError(f"{len(pending)} go on {END_S_MAX:g} s after they were cancelled")
+            self.observer.on_error("end tasks", error)
 
     def _tell_validity(self) -> None:
         if self.is_valid:

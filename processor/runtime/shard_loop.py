@@ -2,7 +2,8 @@
 
     read      waits for a page; stops waiting when the lease asks the shard to finish
     feed      pure: the page becomes derived events and dead letters
-    put       events, then dead letters; only while the lease is valid; waits while a target is down
+    put       what global rules share, events, dead letters, in this order; only while the lease is
+              valid; waits while a target is down
     capture   the state at a position, when due, and only after what it stands for was put; its
               commit, position and state together, is made while the shard goes on
 
@@ -12,16 +13,12 @@ clock forces (an idle shard's watermark) is committed as a mark before it is app
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
-
-from msgspec import Struct, field
 
 from processor.core import pages
 from processor.core.events import dead_letter_id
 from processor.core.leases.rows import MARKS_MAX
-from processor.core.pipeline import ShardPipeline, Totals
-from processor.core.plan import Plan
 from processor.core.progress import Idle, Unread, is_note_due
 from processor.errors import RetentionGap, StateUnreadable
 from processor.model import (
@@ -34,35 +31,15 @@ from processor.model import (
     Shard,
     Step,
 )
-from processor.ports import Clock, DeadLetters, ShardReader, Sink, Source, StepObserver
-from processor.runtime.checkpoints import Captures, Checkpoints
+from processor.ports import ShardReader
+from processor.runtime.checkpoints import Checkpoints
 from processor.runtime.lease_loop import Lease, Restored
+from processor.runtime.road import Machine
+from processor.runtime.road import Road as Road
+from processor.runtime.road import ShardView as ShardView
 from processor.runtime.waiting import unless
 
-
-class Road(Struct, frozen=True):
-    """What all shards of a process share."""
-
-    plan: Plan
-    source: Source
-    sinks: Mapping[str, Sink]
-    dead_letters: DeadLetters
-    clock: Clock
-    observer: StepObserver
-    captures: Captures = field(default_factory=Captures)
-
-
-class ShardView(Struct, frozen=True):
-    """A shard as `/status` shows it."""
-
-    totals: Totals
-    position: str
-    epoch: int
-    watermark_ms: int | None
-    lag_ms: int | None
-    windows_open: int
-    groups: Mapping[str, int]
-
+Fact = Literal["idle", "quiet", "stalled"]
 
 # What a shard's loop is busy with. It may wait in three of them for as long as a target, the table
 # or the store of states is down: lag shows it, and a restart would not help.
@@ -172,8 +149,8 @@ class ShardLoop:
             # To be committed soon, also without a record: till then the parents' states must stay.
             self._is_dirty = bool(restored.inherited)
 
-    def _fresh(self) -> ShardPipeline:
-        return ShardPipeline(self._road.plan, self._lease.shard, self._lease.incarnation)
+    def _fresh(self) -> Machine:
+        return self._road.fresh(self._road.plan, self._lease.shard, self._lease.incarnation)
 
     async def _follow(self, reader: ShardReader) -> tuple[Shard, ...] | None:
         """The shard's children at its end; None when asked to finish before."""
@@ -187,7 +164,7 @@ class ShardLoop:
                 return None
             if page.children is not None:
                 return page.children
-            await self._advance_if_idle(page)
+            await self._mark_if_idle()
             await self._checkpoint_if_due()
             await self._note_if_due()
         return None
@@ -200,12 +177,12 @@ class ShardLoop:
             return
         error = RetentionGap(self._lease.shard.id, gap.first_ms, gap.last_ms)
         self._road.observer.on_gap(self._lease.shard.id, error)
-        if self._road.plan.pipeline.source.on_gap == "stop":
+        if self._road.on_gap == "stop":
             raise error
         self._do("publishing")
         await self._lease.fence()
-        stream = self._road.plan.pipeline.source.stream
-        await self._road.dead_letters.put([_gap_letter(error, stream, self._position)])
+        letter = _gap_letter(error, self._road.stream, self._position)
+        await self._road.dead_letters.put([letter])
 
     async def _note_if_due(self) -> None:
         """So that a shard which is idle for days is not taken for one that nobody read."""
@@ -266,27 +243,33 @@ class ShardLoop:
             self._idle.on_error()
         self._idle.on_answer(len(page), page.millis_behind, page.date_ms)
 
-    async def _advance_if_idle(self, page: Page) -> None:
-        """Let an idle shard's time go on; the decision is committed before it takes effect."""
+    async def _mark_if_idle(self) -> None:
+        """Let an idle shard's time go on, where that has an effect."""
         watermark_ms = self._idle.candidate_ms(self._pipeline.furthest_ms)
-        if watermark_ms is None or not self._pipeline.is_due(watermark_ms):
-            return
+        if watermark_ms is not None and self._pipeline.is_due(watermark_ms):
+            await self._decide("idle", watermark_ms)
+
+    async def _decide(self, fact: Fact, watermark_ms: int, shard_id: str = "") -> None:
+        """A decision that a clock forced: it is committed before it takes effect."""
         assert self._position is not None
         if len(self._lease.row.marks) >= MARKS_MAX // 2:
             await self._checkpoint()  # before it is due, or the row would be full by then
-        mark = Mark(self._position, "idle", watermark_ms)
+        mark = Mark(self._position, fact, watermark_ms, shard_id)
         self._do("checkpointing")
         await self._checkpoints.settle()  # or the pair would seem to be past the mark
         await self._lease.mark(mark)
         await self._work(mark, self._road.clock.monotonic())
 
     async def _put(self, step: Step, taken_at: float) -> None:
-        """Hand out a step's events, then its dead letters. A put begins only while the lease is
-        valid; one that waits for its target may outlive it, with bytes that equal the heir's."""
+        """Hand out what a step yields. A put begins only while the lease is valid; one that waits
+        for its target may outlive it, with bytes that equal the heir's."""
         self._do("publishing")
         shard_id = self._lease.shard.id
         letters = list(step.dead_letters)
         await self._lease.fence()  # also of nothing: who may be cut off need not read on
+        if step.partials:
+            assert self._road.partials is not None, "a global rule without a merge stream"
+            await self._road.partials.put(step.partials, self._lease.generation)
         for name, events in _by_sink(step.events).items():
             await self._lease.fence()
             refusals = await self._road.sinks[name].put(events)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.core.leases.discovery import Discovery, Found
@@ -12,7 +13,7 @@ from processor.core.leases.generations import registered
 from processor.core.leases.lineage import children_of, heirs, undiscovered
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey
 from processor.core.progress import start_position
-from processor.errors import StreamReplaced, Unavailable
+from processor.errors import ConfigError, StreamReplaced, Unavailable
 from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable
 from processor.runtime.state_store import StateStore
@@ -41,15 +42,41 @@ def require_app(standing: AppRow, app: str) -> None:
         )
 
 
-class Shards:
-    """Shard rows of the stream that `source` reads; `app` and `start` as in the pipeline file."""
+def require_buckets(standing: AppRow, buckets: int | None) -> None:
+    """ConfigError if the groups of a merge stream were shared out otherwise."""
+    if standing.buckets != buckets:
+        raise ConfigError(
+            "merge.buckets",
+            str(buckets),
+            f"{standing.buckets}, as when the application began with stream"
+            f" {standing.stream.name}; for another number name a new stream in merge.stream",
+        )
 
-    def __init__(self, table: LeaseTable, source: Listing, app: str, start: str) -> None:
+
+class Follower(Struct, frozen=True):
+    """Who follows a stream, and from where; `app` and `start` as in the pipeline file.
+
+    `pipeline`: what tells it from others (`pipeline.generation`); None: it is the only one.
+    `is_rollback`: it is to be the newest, though another one has come after it. `buckets`: in
+    which the groups of a merge stream are shared out; None: it is no merge stream.
+    """
+
+    app: str
+    start: str = "trim_horizon"
+    pipeline: str | None = None
+    is_rollback: bool = False
+    buckets: int | None = None
+
+
+class Shards:
+    """Shard rows of the stream that `source` reads."""
+
+    def __init__(self, table: LeaseTable, source: Listing, follower: Follower) -> None:
         self.generation = 0  # of the pipeline that this worker runs; known once it is registered
         self._table = table
         self._source = source
-        self._start = start
-        self._app = AppRow(app, StreamKey("", 0), TRIM_HORIZON)
+        self._follower = follower
+        self._app = AppRow(follower.app, StreamKey("", 0), TRIM_HORIZON)
         self._discovery = Discovery(self._app.stream, self._app.start)
         self._retention_ms = 0
 
@@ -68,15 +95,18 @@ class Shards:
 
         A stream that was made again while somebody followed it starts at its beginning, whatever
         the pipeline file says: nothing in it is older than what was followed. Raises Unavailable
-        if another application follows the stream by this table.
+        if another application follows the stream by this table, and ConfigError where its groups
+        were shared out otherwise.
         """
         info = await self._source.describe()
         self._retention_ms = info.retention_ms
-        pinned = "trim_horizon" if is_made_again else self._start
+        pinned = "trim_horizon" if is_made_again else self._follower.start
         start = start_position(pinned, info.service_date_ms)
-        wanted = AppRow(self._app.app, StreamKey.of(info), start)
+        buckets = self._follower.buckets
+        wanted = AppRow(self._follower.app, StreamKey.of(info), start, buckets=buckets)
         standing = await self._table.pin(wanted)
         require_app(standing, wanted.app)
+        require_buckets(standing, buckets)
         self._app = standing
         self._discovery = Discovery(standing.stream, standing.start)
 

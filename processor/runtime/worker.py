@@ -10,7 +10,7 @@ from processor.core.leases.generations import advice
 from processor.core.pipeline import generation
 from processor.ports import Clock, ReadObserver
 from processor.runtime.lease import Lease
-from processor.runtime.lease_loop import LeaseLoop, LeasePorts, LeaseStatus
+from processor.runtime.lease_loop import Follower, LeaseLoop, LeasePorts, LeaseStatus
 from processor.runtime.lease_observer import LeaseObserver
 from processor.runtime.shard_loop import Road, ShardLoop, ShardView
 
@@ -78,10 +78,7 @@ class Worker:
         self._leases = LeaseLoop(
             ports,
             self._follow,
-            app=road.plan.pipeline.app,
-            start=road.plan.pipeline.source.start,
-            pipeline=generation(road.plan),
-            is_rollback=is_rollback,
+            _follower(road, is_rollback),
             timing=self._timing,
             observer=observer,
             stalled=self._stalled,
@@ -93,6 +90,11 @@ class Worker:
     @property
     def worker_id(self) -> str:
         return self._leases.worker_id
+
+    @property
+    def generation(self) -> int:
+        """Our pipeline's number among those that the application ran; 0 until it is known."""
+        return self._leases.generation
 
     @property
     def is_alive(self) -> bool:
@@ -158,3 +160,9 @@ class Worker:
         self._ended[shard_id] = view
         if len(self._ended) > ENDED_MAX:
             del self._ended[next(iter(self._ended))]
+
+
+def _follower(road: Road, is_rollback: bool) -> Follower:
+    pipeline = road.plan.pipeline
+    buckets = pipeline.merge.buckets if road.is_merge and pipeline.merge else None
+    return Follower(pipeline.app, road.start, generation(road.plan), is_rollback, buckets)

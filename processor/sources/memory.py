@@ -107,6 +107,16 @@ class MemorySource:
             log.arrivals_ms.append(self._clock.wall_ms())
         return [str(number) for number in range(first, self._last_number + 1)]
 
+    def put_at(self, hash_key: int, payload: bytes, partition_key: str) -> str:
+        """Append a record to the open shard that holds `hash_key`; its sequence number."""
+        open_ids = [
+            id_
+            for id_, log in self._logs.items()
+            if not log.shard.is_closed and log.shard.first_hash <= hash_key <= log.shard.last_hash
+        ]
+        [shard_id] = open_ids
+        return self.put(shard_id, [payload], partition_key)[0]
+
     def close(self, *parent_ids: str, children: Iterable[Shard]) -> None:
         """Split one shard or merge two: the parents drain, then name `children`."""
         opened = {child.id: _Log(child) for child in children}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from io import BytesIO
 from typing import Literal, NamedTuple
 
 import aiohttp
@@ -33,6 +34,8 @@ FailureKind = Literal["timeout", "connection", "server", "garbled", "credentials
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=2, sock_read=10)
 # 10 MiB of records are 13.4 MB of base64, and 10,000 records have 2 MB of JSON around them.
 BODY_BYTES_MAX = 32 * 1024 * 1024
+# Up to here aiohttp sends a body whole; more would hold up the loop, so it goes in pieces.
+WHOLE_BYTES_MAX = 1024 * 1024
 
 _THROTTLES = frozenset(
     {
@@ -127,8 +130,9 @@ class Wire:
             raise RequestFailed(operation, "connection", detail) from error
 
     async def _exchange(self, operation: str, body: bytes, headers: dict[str, str]) -> Answer:
+        data = body if len(body) <= WHOLE_BYTES_MAX else BytesIO(body)
         async with self._http.post(
-            self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
+            self._url, data=data, headers=headers, timeout=self._timeout, allow_redirects=False
         ) as response:
             if (response.content_length or 0) > BODY_BYTES_MAX:
                 detail = f"an answer of {response.content_length} bytes"

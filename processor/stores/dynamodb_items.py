@@ -71,6 +71,7 @@ class _StoredMark(Struct, array_like=True):
     position: str
     fact: str
     watermark_ms: int
+    shard_id: str = ""
 
 
 # ---- keys -----------------------------------------------------------------------------------
@@ -116,6 +117,8 @@ def state_place(name: str) -> tuple[str, str]:
 
 def app_item(row: AppRow) -> Item:
     fixed: Item = {"app": {"S": row.app}, "start": {"S": position_text(row.start)}}
+    if row.buckets is not None:
+        fixed["buckets"] = {"N": str(row.buckets)}
     return app_key(row.stream) | fixed | generation_values(row)
 
 
@@ -128,7 +131,9 @@ def generation_values(row: AppRow) -> Item:
 def app_row(item: Mapping[str, Any], stream: StreamKey) -> AppRow:
     known = msgspec.json.decode(item.get(GENERATIONS, {"S": "[]"})["S"])
     generations = tuple(Generation(*one) for one in known)
-    return AppRow(item["app"]["S"], stream, position_of(item["start"]["S"]), generations)
+    start = position_of(item["start"]["S"])
+    buckets = int(item["buckets"]["N"]) if "buckets" in item else None
+    return AppRow(item["app"]["S"], stream, start, generations, buckets)
 
 
 def worker_values(row: WorkerRow) -> Item:
@@ -181,7 +186,13 @@ def shard_values(row: ShardRow) -> Item:
     """What changes; absent: None."""
     pairs = [_StoredPair(position_text(p.position), p.commit, p.state) for p in row.pairs]
     marks = [
-        _StoredMark(m.commit, position_text(m.mark.position), m.mark.fact, m.mark.watermark_ms)
+        _StoredMark(
+            m.commit,
+            position_text(m.mark.position),
+            m.mark.fact,
+            m.mark.watermark_ms,
+            m.mark.shard_id,
+        )
         for m in row.marks
     ]
     values: Item = {
@@ -249,5 +260,6 @@ def _mark(one: _StoredMark) -> Mark:
         "position": position_of(one.position),
         "fact": one.fact,
         "watermark_ms": one.watermark_ms,
+        "shard_id": one.shard_id,
     }
     return msgspec.convert(values, Mark)

@@ -103,6 +103,15 @@ async def test_a_stream_made_again_is_pinned_anew(table: LeaseTable) -> None:
     assert await table.pin(again) == again
 
 
+async def test_the_buckets_of_a_merge_stream_stay_as_they_were_pinned(table: LeaseTable) -> None:
+    first = AppRow("shop", STREAM, TRIM_HORIZON, buckets=16)
+    assert await table.pin(first) == first
+    assert await table.pin(replace(first, buckets=8)) == first
+    assert await table.read_app(STREAM) == first
+    after = replace(first, generations=(Generation(1, "a"),))
+    assert await table.remember(first, after) == await table.read_app(STREAM) == after
+
+
 async def test_generations_are_remembered_unless_somebody_was_faster(table: LeaseTable) -> None:
     row = await table.pin(AppRow("shop", STREAM, TRIM_HORIZON))
     first = replace(row, generations=(Generation(1, "a"),))

@@ -14,6 +14,7 @@ from processor.core.leases.seeking import Change, moved_to, seek_all
 from processor.errors import Outage, Refused, Unavailable
 from processor.model import TRIM_HORIZON, Shard
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin, Leases
+from processor.runtime.shards import Follower
 from processor.sources.memory import MemorySource
 from processor.stores.memory import MemoryContent, MemoryTable
 from tests.virtual_time import VirtualClock, run
@@ -29,7 +30,7 @@ class Office:
         self.gate: Callable[[str, Literal["before", "after"]], Any] | None = None
         source = MemorySource("orders", [Shard(f"s{n}") for n in range(shards)], self.clock)
         ports = AdminPorts(MemoryTable(self.content, self._gate), source, self.clock, self._say)
-        self.admin = LeaseAdmin(ports, "shop", "trim_horizon")
+        self.admin = LeaseAdmin(ports, Follower("shop"))
 
     def _say(self, text: str) -> None:
         self.said.append(text)

@@ -17,7 +17,7 @@ from processor.core.leases.rows import AppRow, LinkRef, ShardRow, StreamKey, cla
 from processor.core.stored.chain import Body
 from processor.errors import LeaseLost, Outage, StateUnreadable, Unavailable
 from processor.model import END, Position, Shard, StreamInfo
-from processor.runtime.lease_loop import Lease, LeaseLoop, LeasePorts
+from processor.runtime.lease_loop import Follower, Lease, LeaseLoop, LeasePorts
 from processor.runtime.lease_observer import Unobserved
 from processor.stores.memory import MemoryContent, MemoryObjects, MemoryTable, open_gate
 from tests.virtual_time import VirtualClock, run
@@ -107,7 +107,7 @@ class Town:
         self.logs.append(Log())
         self.stops.append(asyncio.Event())
         log, do = self.logs[-1], work or self.count
-        self.loops.append(LeaseLoop(ports, do, app=app, observer=log))
+        self.loops.append(LeaseLoop(ports, do, Follower(app), observer=log))
         self.tasks.append(asyncio.create_task(self.loops[-1].run(self.stops[-1])))
         return self.loops[-1]
 
@@ -234,7 +234,7 @@ async def test_the_first_start_is_pinned_for_all_that_come_later() -> None:
     async def wait(lease: Lease) -> None:
         await lease.stopping.wait()
 
-    loop = LeaseLoop(ports, wait, app="shop", start="latest")
+    loop = LeaseLoop(ports, wait, Follower("shop", "latest"))
     task = asyncio.create_task(loop.run(asyncio.Event()))
     await asyncio.sleep(5)
     (row,) = here.rows().values()

@@ -6,9 +6,12 @@ import asyncio
 import json
 from hashlib import md5
 
+import pytest
+
 from processor.core.leases.rows import StreamKey
+from processor.errors import ConfigError
 from processor.model import Shard
-from processor.runtime.shards import Shards
+from processor.runtime.shards import Follower, Shards
 from processor.sources.memory import MemorySource
 from processor.stores.memory import MemoryTable
 from tests.runtime.in_memory import BASE_MS, SHARD, Life, Town, tick, until
@@ -320,7 +323,7 @@ def test_who_ends_a_shard_without_any_listed_child_names_the_oldest_of_its_hash_
 
     async def main() -> None:
         source, table = MemorySource("ticks", [Shard(SHARD)], VirtualClock()), MemoryTable()
-        shards = Shards(table, source, "shop", "trim_horizon")
+        shards = Shards(table, source, Follower("shop"))
         await shards.open()
         (row,), _ = await shards.discover(0.0)
         source.close(SHARD, children=[LEFT, RIGHT])
@@ -339,7 +342,7 @@ def test_more_heirs_than_a_transaction_takes_are_created_before_the_end() -> Non
     async def main() -> None:
         parts = [Shard(f"shardId-{n:012d}", n, n, (SHARD,)) for n in range(1, 151)]
         source, table = MemorySource("ticks", [Shard(SHARD)], VirtualClock()), MemoryTable()
-        shards = Shards(table, source, "shop", "trim_horizon")
+        shards = Shards(table, source, Follower("shop"))
         await shards.open()
         (row,), _ = await shards.discover(0.0)
         source.close(SHARD, children=parts)
@@ -348,5 +351,18 @@ def test_more_heirs_than_a_transaction_takes_are_created_before_the_end() -> Non
         assert len(ended_with) + 1 <= 100
         assert {one.id for one in ended_with} | set(created) == {part.id for part in parts}
         assert all(one.shard.parents == (SHARD,) for one in created.values())
+
+    run(main())
+
+
+def test_another_number_of_buckets_is_refused_with_what_to_do() -> None:
+    """Groups would be looked for where they are not."""
+
+    async def main() -> None:
+        source, table = MemorySource("merge", [Shard(SHARD)], VirtualClock()), MemoryTable()
+        await Shards(table, source, Follower("shop", buckets=16)).open()
+        await Shards(table, source, Follower("shop", buckets=16)).open()
+        with pytest.raises(ConfigError, match=r"merge.buckets: found 8, expected 16.*merge.stream"):
+            await Shards(table, source, Follower("shop", buckets=8)).open()
 
     run(main())

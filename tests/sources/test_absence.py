@@ -9,7 +9,7 @@ import pytest
 from processor.core.leases.rows import StreamKey
 from processor.errors import Missing, StreamReplaced
 from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
-from processor.runtime.shards import Shards
+from processor.runtime.shards import Follower, Shards
 from processor.sources.absence import LOOK_S, Absence, Look, Looks
 from processor.stores.memory import MemoryTable
 from tests.clocks import VirtualClock
@@ -89,7 +89,7 @@ async def test_they_share_a_look_that_failed_too_and_take_another_when_it_is_sta
 
 async def test_workers_go_over_to_a_stream_that_was_made_again(local: LocalBench) -> None:
     table, source = MemoryTable(), local.source()
-    shards = Shards(table, source, "shop", "latest")
+    shards = Shards(table, source, Follower("shop", "latest"))
     await shards.open()
     await shards.discover(0.0)
     local.clock.now += 60

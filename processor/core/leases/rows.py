@@ -50,12 +50,13 @@ class Generation(Struct, frozen=True):
 class AppRow(Struct, frozen=True):
     """Which application follows a stream by this table, and where its first shards start; fixed
     once, for the stream's shards have one lease each, and one state. `generations` are the
-    pipelines that it ran, oldest first."""
+    pipelines that it ran, oldest first. `buckets`: of a merge stream; fixed, too."""
 
     app: str
     stream: StreamKey
     start: Position
     generations: tuple[Generation, ...] = ()
+    buckets: int | None = None
 
 
 class Held(Struct, frozen=True):

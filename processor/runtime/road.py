@@ -1,0 +1,93 @@
+"""What all shards of one of the two stages share: where they read, what they run, where it goes.
+
+    source stage   source stream → a ShardPipeline a shard → sinks, and partials → merge stream
+    merge stage    merge stream → a MergePipeline a shard → sinks
+
+Both are followed by the same loops under the same leases. The second is there only if a rule is
+global, and reads nothing but what the first one of all workers put.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct, field
+
+from processor.core.pipeline import ShardPipeline, Totals
+from processor.core.plan import Plan
+from processor.core.stored.stream import Part
+from processor.model import Mark, Page, Position, Shard, Step
+from processor.ports import Clock, DeadLetters, PartialSink, Sink, Source, StepObserver
+from processor.runtime.checkpoints import Captures
+
+
+class Machine(Protocol):
+    """What yields a shard's steps, of either stage; see `core.pipeline.ShardPipeline`."""
+
+    totals: Totals
+    position: Position | None
+
+    @property
+    def watermark_ms(self) -> int | None: ...
+    @property
+    def furthest_ms(self) -> int | None: ...
+    @property
+    def windows_open(self) -> int: ...
+    @property
+    def groups(self) -> Mapping[str, int]: ...
+    def steps(self, item: Page | Mark) -> Iterator[Step]: ...
+    def finish(self) -> Iterator[Step]: ...
+    def is_due(self, watermark_ms: int) -> bool: ...
+    def parts(self) -> Iterable[Part]: ...
+    def restoring(self, state: bytes, position: Position) -> Iterator[None]: ...
+    def inherit(self, states: Sequence[bytes]) -> None: ...
+
+
+Fresh = Callable[[Plan, Shard, str], Machine]  # of a plan, a shard and its incarnation
+
+
+class Road(Struct, frozen=True):
+    """One stage, in one process. `partials`: where global rules meet; None: no rule is global."""
+
+    plan: Plan
+    source: Source
+    sinks: Mapping[str, Sink]
+    dead_letters: DeadLetters
+    clock: Clock
+    observer: StepObserver
+    captures: Captures = field(default_factory=Captures)
+    partials: PartialSink | None = None
+    fresh: Fresh = ShardPipeline
+    is_merge: bool = False
+
+    @property
+    def stream(self) -> str:
+        """Name or ARN of the stream that it reads."""
+        pipeline = self.plan.pipeline
+        if not self.is_merge:
+            return pipeline.source.stream
+        assert pipeline.merge is not None, "no rule is global"
+        return pipeline.merge.stream
+
+    @property
+    def start(self) -> str:
+        """Of the merge stream everything counts: what is in it, only we put there."""
+        return "trim_horizon" if self.is_merge else self.plan.pipeline.source.start
+
+    @property
+    def on_gap(self) -> Literal["stop", "continue"]:
+        """A partial that is lost is waited for for ever: better to say so at once."""
+        return "stop" if self.is_merge else self.plan.pipeline.source.on_gap
+
+
+class ShardView(Struct, frozen=True):
+    """A shard as `/status` shows it."""
+
+    totals: Totals
+    position: str
+    epoch: int
+    watermark_ms: int | None
+    lag_ms: int | None
+    windows_open: int
+    groups: Mapping[str, int]
