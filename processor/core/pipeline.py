@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,7 +24,9 @@ from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
 from processor.core.plan import Plan
-from processor.core.rules import Firing, Heritage, Output, Records, Rule, Saved
+from processor.core.rules import Firing, Heritage, Output, Records, Rule, RulePlan, Saved
+from processor.core.shipping import Saved as Shipped
+from processor.core.shipping import Shipper
 from processor.core.stored import stream
 from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
@@ -37,6 +39,7 @@ from processor.model import (
     Ints,
     Mark,
     Page,
+    Partial,
     Position,
     Rows,
     Shard,
@@ -89,6 +92,7 @@ class Snapshot(Struct, frozen=True):
     totals: Totals
     seen: tuple[bytes, bytes]
     rules: dict[str, Saved]  # by rule version; see `sections`
+    shipped: dict[str, Shipped] = {}  # of the global rules, likewise
 
 
 class Watermarks(NamedTuple):
@@ -112,7 +116,23 @@ class _Versioned(Struct, frozen=True):
     version: int
 
 
-Piece = tuple[int, list[DerivedEvent]]  # what it cost, and what it yields
+Told = DerivedEvent | Partial
+Piece = tuple[int, list[Told]]  # what it cost, and what it yields
+
+
+S = TypeVar("S", Saved, Shipped, contravariant=True)
+
+
+class AnyRule(Protocol[S]):
+    """What goes on from a section of a saved state, of this rule's kind."""
+
+    plan: RulePlan
+
+    def begin(self, newest_ms: int | None, origin: str) -> None: ...
+
+    def restoring(self, saved: S) -> Iterator[None]: ...
+
+    def converting(self, saved: S, newest_ms: int | None, origin: str) -> Iterator[None]: ...
 
 
 def generation(plan: Plan) -> str:
@@ -135,7 +155,7 @@ class ShardPipeline:
         self._arrived_ms = _NO_WATERMARK  # the newest arrival
         self._floors: tuple[Floor, ...] = ()
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
-        self._rules = [Rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
+        self._rules = [_rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
 
     def __repr__(self) -> str:
         return f"<ShardPipeline {self.shard.id} at {self.position} {self._rules!r}>"
@@ -183,10 +203,19 @@ class ShardPipeline:
         """
         if isinstance(item, Page):
             return self._count(item)
+        if item.fact == "quiet":
+            return self._quieten()
         nothing = np.zeros(0, dtype=np.int64)
         watermark_ms = max(self._watermark_ms, item.watermark_ms)
         nobody = [None] * len(self._rules)
         return self._advance(nobody, Moved(watermark_ms, nothing, nothing), [], Counts())
+
+    def _quieten(self) -> Iterator[Step]:
+        firings = (f for rule in self._global_rules for f in rule.quieten(self._watermark_ms))
+        rest = yield from _turns(
+            (EVENT_WORK, [_told(output)]) for firing in firings for output in firing.outputs
+        )
+        yield _step(rest, [], Counts())
 
     def _count(self, page: Page) -> Iterator[Step]:
         counts = Counts(payload_bytes=sum(map(len, page.payloads)))
@@ -234,20 +263,31 @@ class ShardPipeline:
     def finish(self) -> Iterator[Step]:
         """The shard is at its end: what no child can have closes as its part, in bounded steps.
 
-        Everything else stays open in the last snapshot, for the children to adopt.
+        Everything else stays open in the last snapshot, for the children to adopt; but a global
+        rule tells all that it has.
         """
         counts, open_before = Counts(), self.windows_open
         outputs = (output for rule in self._rules for output in rule.finish())
-        rest = yield from _turns((EVENT_WORK, [output.event]) for output in outputs)
+        rest = yield from _turns((EVENT_WORK, [_told(output)]) for output in outputs)
         counts.windows_closed = open_before - self.windows_open
         self.totals.add(counts)
-        yield Step(rest, [], counts)
+        yield _step(rest, [], counts)
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether a mark that moves the watermark there would have an effect."""
         return watermark_ms > self._watermark_ms and any(
             rule.is_due(watermark_ms) for rule in self._rules
         )
+
+    @property
+    def is_quiet_due(self) -> bool:
+        """Whether a `quiet` mark would have an effect: once the shard is idle for certain, the
+        global rules that have nothing open need not wait for it."""
+        return any(rule.is_quiet_due for rule in self._global_rules)
+
+    @property
+    def _global_rules(self) -> list[Shipper]:
+        return [rule for rule in self._rules if isinstance(rule, Shipper)]
 
     # ---- snapshot and restore ---------------------------------------------------------------
 
@@ -268,7 +308,8 @@ class ShardPipeline:
             self._floors,
             self.totals,
             self._seen.snapshot(self._watermark_ms),
-            {rule.plan.version: rule.snapshot() for rule in self._rules},
+            {r.plan.version: r.snapshot() for r in self._rules if isinstance(r, Rule)},
+            {rule.plan.version: rule.snapshot() for rule in self._global_rules},
         )
         yield from stream.parts(saved)
 
@@ -290,11 +331,14 @@ class ShardPipeline:
             if saved.reading == self.plan.reading:
                 self._seen.restore(saved.seen)
             for rule in self._rules:
-                yield from self._restoring_rule(rule, saved.rules)
+                if isinstance(rule, Rule):
+                    yield from self._restoring_rule(rule, saved.rules)
+                else:
+                    yield from self._restoring_rule(rule, saved.shipped)
         except ValueError as error:  # bytes that don't fit their columns
             raise StateUnreadable(self.shard.id, str(error)) from error
 
-    def _restoring_rule(self, rule: Rule, saved: Mapping[str, Saved]) -> Iterator[None]:
+    def _restoring_rule(self, rule: AnyRule[S], saved: Mapping[str, S]) -> Iterator[None]:
         """From its own section, from that of a former version, or anew from here on."""
         section = sections.serving(rule.plan, saved)
         here = f"{self.shard.id} {self.position} {self._watermark_ms}"
@@ -327,16 +371,18 @@ class ShardPipeline:
                 if saved.reading == self.plan.reading:
                     self._seen.merge(saved.seen)
             for rule in self._rules:
-                rule.adopt([self._heritage(rule, saved) for saved in parents])
+                rule.adopt([self._heritage(rule.plan, saved) for saved in parents])
         except ValueError as error:  # bytes that don't fit their columns
             raise StateUnreadable(self.shard.id, str(error)) from error
 
-    def _heritage(self, rule: Rule, saved: Snapshot) -> Heritage:
+    def _heritage(self, plan: RulePlan, saved: Snapshot) -> Heritage:
         here = f"{self.shard.id} {saved.shard_id} {saved.watermark_ms}"
         known_ms = self._newest_of(saved)
         newest_ms = None if known_ms == _NO_WATERMARK else known_ms
         parent = shard_of(saved.shard_id, saved.range)
-        return sections.heritage(rule.plan, saved.rules, parent, newest_ms, here)
+        if plan.is_global:
+            return sections.beginning(plan, saved.shipped, parent, newest_ms, here)
+        return sections.heritage(plan, saved.rules, parent, newest_ms, here)
 
     def _newest_of(self, saved: Snapshot) -> int:
         """The newest time so far. Where times were read otherwise, nobody knows but that a record
@@ -366,7 +412,7 @@ class ShardPipeline:
 
     # ---- one page, step by step -------------------------------------------------------------
 
-    def _wanted(self, rule: Rule, batch: intake.Batch) -> Bools:
+    def _wanted(self, rule: Rule | Shipper, batch: intake.Batch) -> Bools:
         """Which records a rule wants; rejects those that lack what it reads."""
         pattern, spec = rule.plan.pattern, rule.plan.spec
         columns = {path: batch.column(path) for path in pattern.fields}
@@ -434,7 +480,12 @@ class ShardPipeline:
         ]
 
     def _records(
-        self, rule: Rule, batch: intake.Batch, times: Ints, taken: Bools, judged: Ints
+        self,
+        rule: Rule | Shipper,
+        batch: intake.Batch,
+        times: Ints,
+        taken: Bools,
+        judged: Ints,
     ) -> Records | None:
         rows = np.flatnonzero(taken)
         if not len(rows):
@@ -494,7 +545,7 @@ class ShardPipeline:
         self._floors = floors.standing(self._floors, moved.to_ms)
         self._seen.sweep(moved.to_ms)
         self.totals.add(counts)
-        yield Step(rest, letters, counts)
+        yield _step(rest, letters, counts)
 
     def _fire(
         self, records: Sequence[Records | None], moved: Moved, counts: Counts
@@ -508,12 +559,15 @@ class ShardPipeline:
             counts.windows_closed += firing.closed
             yield firing.cost, []
             for output in firing.outputs:
+                if isinstance(output, Partial):
+                    yield EVENT_WORK, [output]
+                    continue
                 _count_alarm(counts, output)
                 yield EVENT_WORK, [_arrived(output.event, firing.record, moved.arrivals_ms)]
 
 
 def _readings(
-    rule: Rule, batch: intake.Batch, times: Ints, rows: Rows, taken: Bools
+    rule: Rule | Shipper, batch: intake.Batch, times: Ints, rows: Rows, taken: Bools
 ) -> figures.Readings:
     plan = rule.plan
     return figures.Readings(
@@ -522,6 +576,12 @@ def _readings(
         {path: intake.where(batch.column(path), taken) for path in plan.key_fields},
         {name: batch.matches(name, of)[rows] for name, of in plan.filters.items()},
     )
+
+
+def _rule(plan: RulePlan, app: str, incarnation: str, shard: Shard) -> Rule | Shipper:
+    if plan.is_global:
+        return Shipper(plan, incarnation, shard)
+    return Rule(plan, app, incarnation, shard)
 
 
 def _ordered(rule: int, firings: Iterator[Firing]) -> Iterator[tuple[int, Firing]]:
@@ -541,15 +601,25 @@ def _version_of(state: bytes) -> int:
         return SNAPSHOT_VERSION
 
 
-def _turns(pieces: Iterable[Piece]) -> Generator[Step, None, list[DerivedEvent]]:
+def _told(output: Output | Partial) -> Told:
+    return output if isinstance(output, Partial) else output.event
+
+
+def _step(told: Sequence[Told], letters: list[DeadLetter], counts: Counts) -> Step:
+    events = [one for one in told if isinstance(one, DerivedEvent)]
+    partials = [one for one in told if isinstance(one, Partial)]
+    return Step(events, letters, counts, partials)
+
+
+def _turns(pieces: Iterable[Piece]) -> Generator[Step, None, list[Told]]:
     """Steps of about as much work as a turn may take; what is left makes the last step."""
-    told: list[DerivedEvent] = []
+    told: list[Told] = []
     work = 0
     for cost, derived in pieces:
         told += derived
         work += cost
         if work >= TURN_WORK:
-            yield Step(told, [], Counts())
+            yield _step(told, [], Counts())
             told, work = [], 0
     return told
 
@@ -558,7 +628,8 @@ def _joined(steps: Iterator[Step]) -> Step:
     """All steps as one; the last one's counts are those of all."""
     *before, last = steps
     events = [event for step in (*before, last) for event in step.events]
-    return Step(events, last.dead_letters, last.counts)
+    partials = [partial for step in (*before, last) for partial in step.partials]
+    return Step(events, last.dead_letters, last.counts, partials)
 
 
 def _any(masks: list[Bools], n: int) -> Bools:

@@ -38,6 +38,7 @@ def compile(pipeline: Pipeline) -> Plan:
             pipeline.event.partition_key,
             field_uses(rule.aggregates),
             _filters(rule),
+            _buckets(pipeline, rule),
         )
         for rule in pipeline.rules
     )
@@ -62,6 +63,13 @@ def _filters(rule: RuleSpec) -> dict[str, Pattern]:
         for a in rule.aggregates
         if a.where
     }
+
+
+def _buckets(pipeline: Pipeline, rule: RuleSpec) -> int:
+    """A group lives on one shard only if the producer's partition key is part of its key."""
+    if pipeline.merge is None or pipeline.event.partition_key in rule.group_by:
+        return 0
+    return pipeline.merge.buckets
 
 
 def _field_types(event: EventSpec, rules: tuple[RulePlan, ...]) -> dict[str, Any]:

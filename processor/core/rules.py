@@ -29,6 +29,7 @@ from processor.model import (
     DerivedEvent,
     Floats,
     Ints,
+    Partial,
     Rows,
     RuleSpec,
     Shard,
@@ -50,6 +51,12 @@ class RulePlan(Struct, frozen=True):
     home_field: str | None
     uses: tuple[FieldUse, ...] = ()  # what its figures read
     filters: Mapping[str, Pattern] = {}  # of its figures, by `versions.filter_id`
+    buckets: int = 0  # of its groups, where all shards together make its figures; else 0
+
+    @property
+    def is_global(self) -> bool:
+        """Whether its groups have records on several shards, which meet in the merge stream."""
+        return self.buckets > 0
 
     @property
     def numeric_fields(self) -> list[str]:
@@ -93,7 +100,7 @@ class Firing(NamedTuple):
     end_ms: int
     closed: int  # windows
     cost: int  # in units of `pipeline.TURN_WORK`, besides that of its outputs
-    outputs: Iterator[Output]
+    outputs: Iterator[Output | Partial]
 
 
 class Saved(Struct, frozen=True):

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 from processor.core import beginnings
+from processor.core.beginnings import Beginnings
 from processor.core.rules import Heritage, RulePlan, Saved
 from processor.model import Shard
 
 
-def serving(plan: RulePlan, saved: Mapping[str, Saved]) -> Saved | None:
+class Section(Protocol):
+    """What every section says; its version is its name."""
+
+    @property
+    def rule(self) -> str: ...
+
+    @property
+    def state_version(self) -> str: ...
+
+    @property
+    def beginnings(self) -> Beginnings: ...
+
+
+S = TypeVar("S", bound=Section)
+
+
+def serving(plan: RulePlan, saved: Mapping[str, S]) -> S | None:
     """The section that the rule goes on from; `saved` is by rule version. None: it starts anew.
 
     Its own before any other, and of others only one of the same name and state version. Two of
@@ -25,7 +43,7 @@ def serving(plan: RulePlan, saved: Mapping[str, Saved]) -> Saved | None:
     return next(former, None)
 
 
-def is_own(plan: RulePlan, saved: Mapping[str, Saved]) -> bool:
+def is_own(plan: RulePlan, saved: Mapping[str, Section]) -> bool:
     """Whether the state holds a section of this very version."""
     return plan.version in saved
 
@@ -42,3 +60,12 @@ def heritage(
         return Heritage(section.beginnings, section)
     named = beginnings.renamed(section.beginnings, parent, newest_ms, origin)
     return Heritage(named, section, is_former=True)
+
+
+def beginning(
+    plan: RulePlan, saved: Mapping[str, S], parent: Shard, newest_ms: int | None, origin: str
+) -> Heritage:
+    """What a parent leaves a global rule: only where it began. See `heritage`."""
+    if is_own(plan, saved):
+        return Heritage(saved[plan.version].beginnings)
+    return Heritage(beginnings.anew(parent, newest_ms, origin))

@@ -56,12 +56,17 @@ class WindowTable:
 
     def __init__(self, window: WindowSpec, aggregates: Sequence[AggregateSpec]):
         self.window = window
+        self._aggregates = aggregates
         self._figures = Figures(aggregates, (Column("key", "<i4"), Column("n", "<i8")))
         self._slots = SlotMap()
         self._open: dict[int, list[Rows]] = {}  # ordinal → slots
         self._free: list[int] = []
         self._made = 0
         self._samples: dict[int, Sample] = {}
+
+    def fresh(self) -> WindowTable:
+        """An empty one of the same rule."""
+        return WindowTable(self.window, self._aggregates)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -122,8 +127,45 @@ class WindowTable:
         self._free.extend(slots.tolist())
         return closed
 
+    def open_keys(self) -> Rows:
+        """Keys that have a window open, each once."""
+        _, slots = self._slots.items()
+        return np.unique(self._figures.arrays["key"][slots]).astype(np.intp)
+
+    def take_out(self, ordinals: Sequence[int]) -> Saved:
+        """These windows of all keys; they are gone here."""
+        parts = [(o, np.concatenate(self._open.pop(o, [np.zeros(0, np.intp)]))) for o in ordinals]
+        keys = self._figures.arrays["key"]
+        codes = np.concatenate(
+            [np.zeros(0, np.uint64), *(_codes(keys[s], np.full(len(s), o)) for o, s in parts)]
+        )
+        slots = np.concatenate([np.zeros(0, np.intp), *(s for _, s in parts)])
+        order = np.argsort(codes)
+        saved = self._saved(codes[order], slots[order])
+        self._slots.remove(codes)
+        self._figures.reset(slots)
+        self._free.extend(slots.tolist())
+        for slot in slots.tolist():
+            self._samples.pop(slot, None)
+        return saved
+
+    def merge(self, saved: Saved, heirs: Ints) -> None:
+        """Add what was taken out of a table of n keys to the windows of their heirs, int64[n].
+        Raises ValueError where it is none of this rule."""
+        other = self.fresh()
+        other.adopt(saved, np.arange(len(heirs)))
+        codes, theirs = other._slots.items()
+        ordinals = (codes & np.uint64(2**_ORDINAL_BITS - 1)).astype(np.int64) - 1
+        keys = heirs[(codes >> np.uint64(_ORDINAL_BITS)).astype(np.intp)]
+        samples = [other._samples.get(slot, NO_SAMPLE) for slot in theirs.tolist()]
+        slots = self._slots_of(_codes(keys, ordinals), ordinals, samples.__getitem__)
+        self._figures.arrays["n"][slots] += other._figures.arrays["n"][theirs]
+        self._figures.merge(slots, other._figures, theirs)
+
     def snapshot(self) -> Saved:
-        codes, slots = self._slots.items()
+        return self._saved(*self._slots.items())
+
+    def _saved(self, codes: Hashes, slots: Rows) -> Saved:
         samples = [NO_SAMPLE] * len(slots)
         if self._samples:
             samples = [self._samples.get(slot, NO_SAMPLE) for slot in slots.tolist()]

@@ -1,0 +1,75 @@
+"""Parts of what was taken out of a window table: those of a bucket, and those of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from processor.core import windows
+from processor.core.merge.partials import SPLIT_BYTES_MAX, Deltas, bucket_of
+from processor.core.windows import WindowTable
+from processor.model import Bools, Ints, Partial
+
+Record = Callable[[int, Deltas | None, int, int], Partial]  # bucket, deltas, split, splits
+_ORDINAL_BITS = 40
+
+
+def rows_of(saved: windows.Saved) -> Ints:
+    """The key of each slot, int64[n]."""
+    return (np.frombuffer(saved.codes, np.uint64) >> np.uint64(_ORDINAL_BITS)).astype(np.int64)
+
+
+def named(
+    saved: windows.Saved, values_of: Callable[[int], list[str | int]], like: WindowTable
+) -> Deltas:
+    """Slots with the names of just their keys, which are numbered anew."""
+    used = np.unique(rows_of(saved))
+    heirs = np.full(int(used.max(initial=-1)) + 1, -1)
+    heirs[used] = np.arange(len(used))
+    return Deltas([values_of(row) for row in used.tolist()], _renumbered(saved, heirs, like))
+
+
+def _some(whole: Deltas, keys: Bools, like: WindowTable) -> Deltas:
+    """Those of some keys, bool[n_keys]."""
+    heirs = np.where(keys, np.cumsum(keys) - 1, -1)
+    names = [whole.keys[i] for i in np.flatnonzero(keys).tolist()]
+    return Deltas(names, _renumbered(whole.windows, heirs, like))
+
+
+def _renumbered(saved: windows.Saved, heirs: Ints, like: WindowTable) -> windows.Saved:
+    table = like.fresh()
+    table.adopt(saved, heirs)
+    return table.snapshot()
+
+
+def by_bucket(whole: Deltas, buckets: int, like: WindowTable) -> dict[int, Deltas]:
+    """What each bucket has to be told; nothing for those without a key."""
+    of_key = np.array([bucket_of(values, buckets) for values in whole.keys], dtype=np.int64)
+    return {bucket: _some(whole, of_key == bucket, like) for bucket in np.unique(of_key).tolist()}
+
+
+def split(
+    bucket: int, whole: Deltas | None, record: Record, like: WindowTable
+) -> Iterator[Partial]:
+    """As few records as hold them, none too large."""
+    one = record(bucket, whole, 0, 1)
+    if whole is None or len(one.body) <= SPLIT_BYTES_MAX:
+        yield one
+        return
+    parts = list(_halved(whole, lambda part: len(record(bucket, part, 0, 1).body), like))
+    for i, part in enumerate(parts):
+        yield record(bucket, part, i, len(parts))
+
+
+def _halved(
+    whole: Deltas, bytes_of: Callable[[Deltas], int], like: WindowTable
+) -> Iterator[Deltas]:
+    """A key's slots stay together: of one key they are far below the bound."""
+    n = len(whole.keys)
+    if n == 1 or bytes_of(whole) < SPLIT_BYTES_MAX - 100:  # room for larger numbers of splits
+        yield whole
+        return
+    is_first = np.arange(n) < n // 2
+    for half in (is_first, ~is_first):
+        yield from _halved(_some(whole, half, like), bytes_of, like)
