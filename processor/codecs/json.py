@@ -1,7 +1,8 @@
 """`json`: one JSON object a record, decoded straight to a Struct of just the fields in use.
 
 Fields that no rule reads are skipped unseen. Of duplicate keys the last wins. A field that is
-absent or null is ABSENT; whether that matters is for the rules to say.
+absent or null is ABSENT; whether that matters is for the rules to say. Where an object belongs
+nothing else does, if a rule needs a key or a number of it; patterns take what they find.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from processor.codecs.base import Decoded, Fault
 
@@ -23,6 +24,14 @@ _QUOTE = ord('"')
 # What each byte outside of texts adds to the depth, as int8.
 _STEPS = bytes({"[": 1, "{": 1, "]": 255, "}": 255}.get(chr(byte), 0) for byte in range(256))
 _EXCERPT_MAX = 200
+_NO_OBJECT = list[Any] | str | int | float | bool | None
+
+
+class Elements(Struct, frozen=True, gc=False):
+    """The value of a field whose objects are an array's elements: `items: [{sku: a}, {sku: b}]`."""
+
+    array_path: str  # `items`, of the field `items.sku`
+    array: list[Any]
 
 
 class Fields:
@@ -49,7 +58,8 @@ class Fields:
             path, here = prefix + name, (*attributes, attribute)
             if isinstance(node, dict):
                 inner = self._compile(node, f"{path}.", here)
-                members.append((attribute, inner | None, inner()))
+                type_ = inner | (_NO_OBJECT if _is_any(node) else None)
+                members.append((attribute, type_, inner()))
             else:
                 self.paths[path] = here
                 members.append((attribute, node | None | msgspec.UnsetType, ABSENT))
@@ -58,17 +68,27 @@ class Fields:
         return msgspec.defstruct(name, members, frozen=True, gc=False, rename=names)
 
     def column(self, rows: Sequence[Any], path: str) -> list[Any]:
-        """One field of all rows; ABSENT or None where it, or an object around it, is missing."""
+        """One field of all rows; ABSENT or None where it, or an object around it, is missing.
+
+        `Elements` where an array of objects leads to it, and only patterns look inside.
+        """
         attributes = self.paths[path]
         try:
             return list(map(attrgetter(".".join(attributes)), rows))
-        except AttributeError:  # an object on the way is null
-            return [_descend(row, attributes) for row in rows]
+        except AttributeError:  # something on the way is no object
+            return [_descend(row, attributes, path) for row in rows]
 
 
-def _descend(value: Any, attributes: Sequence[str]) -> Any:
-    for attribute in attributes:
-        if value is None:
+def _is_any(tree: Mapping[str, Any]) -> bool:
+    """Whether only patterns look at the fields of this tree: they take any type."""
+    return all(_is_any(node) if isinstance(node, dict) else node is Any for node in tree.values())
+
+
+def _descend(value: Any, attributes: Sequence[str], path: str) -> Any:
+    for depth, attribute in enumerate(attributes):
+        if isinstance(value, list):
+            return Elements(".".join(path.split(".")[:depth]), value)
+        if not isinstance(value, Struct):
             return ABSENT
         value = getattr(value, attribute)
     return value

@@ -91,7 +91,8 @@ a list of alternatives. All fields must match, of the alternatives one. `order: 
 
 `$or: [{…}, {…}]` beside fields takes what one of its patterns takes; at any depth, with at most
 1,000 combinations. Of two lists for one field the last counts, also when one stands in an `$or`:
-`processor validate` warns. Of an array, one element that matches is enough. What EventBridge
+`processor validate` warns. Of an array, one element that matches is enough; of an array of objects,
+`items: [{sku: a}, {sku: b}]`, one object that matches every field of `items`. What EventBridge
 refuses is refused, but for its limits on the length of a pattern, on numbers (±5 billion, six
 decimals) and on the complexity of wildcards.
 """

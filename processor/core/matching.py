@@ -1,19 +1,21 @@
 """One field of an event pattern: what it takes, asked of a value or of a whole column.
 
 Only leaves are values: of an array each element is one, and one that matches is enough; an empty
-array and an object hold none. A column of one type, the usual thing, is done by loops in C.
+array and an object hold none. A column of one type, the usual thing, is done by loops in C. Where
+an array holds objects, fields of one object must match together (`Elements`, `take_together`).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
+from processor.codecs.json import Elements
 from processor.core.texts import Cidr, IgnoreCase, Wildcard
 from processor.model import Bools, Floats
 
@@ -73,7 +75,9 @@ class FieldTest(Struct, frozen=True):
     if_absent: bool = False
 
     def takes(self, value: Any) -> bool:
-        """Whether one value, array, object or ABSENT matches."""
+        """Whether one value, array, object, `Elements` or ABSENT matches."""
+        if type(value) is Elements:
+            return take_together([(self, value)])
         is_present = False
         for leaf in _leaves(value):
             is_present = True
@@ -95,11 +99,13 @@ class FieldTest(Struct, frozen=True):
         return _types_of(self.any_of)
 
 
-def mask(test: FieldTest, column: Sequence[Any], n: int) -> Bools:
-    """Which of n values, arrays, objects or ABSENT match: bool[n]."""
-    assert len(column) == n, f"{test.path}: {len(column)} values for {n} events"
-    types = set(map(type, column))
-    if list in types or dict in types:
+def mask(test: FieldTest, column: Sequence[Any], types: set[type]) -> Bools:
+    """Which values, arrays, objects, `Elements` or ABSENT match: bool[len(column)].
+
+    `types`: those of the column's values.
+    """
+    n = len(column)
+    if not types.isdisjoint((list, dict, Elements)):
         return np.fromiter(map(test.takes, column), np.bool_, n)
     if msgspec.UnsetType not in types:
         return _scalars(test, column, types)
@@ -182,6 +188,51 @@ def _leaves(value: Any) -> Iterator[Any]:
         for element in value:
             yield from _leaves(element)
     elif value is not ABSENT and not isinstance(value, dict):
+        yield value
+
+
+Tree = dict[str, Any]  # by key: another tree, or the test of a field
+
+
+def take_together(parts: Iterable[tuple[FieldTest, Any]]) -> bool:
+    """Whether each value matches its test, those in an array of objects within one object."""
+    arrays: dict[str, list[Any]] = {}
+    trees: dict[str, Tree] = {}
+    for test, value in parts:
+        if type(value) is Elements:
+            arrays[value.array_path] = value.array
+            _plant(test, value.array_path, trees.setdefault(value.array_path, {}))
+        elif not test.takes(value):
+            return False
+    return all(_any_object(trees[path], array) for path, array in arrays.items())
+
+
+def _plant(test: FieldTest, array_path: str, tree: Tree) -> None:
+    *parents, leaf = test.path.removeprefix(f"{array_path}.").split(".")
+    for key in parents:
+        tree = tree.setdefault(key, {})
+    tree[leaf] = test
+
+
+def _any_object(tree: Tree, value: Any) -> bool:
+    """Where there is no object, none of its fields is there; that may be what is asked for."""
+    return any(_holds(tree, each) for each in list(_objects(value)) or [{}])
+
+
+def _holds(tree: Tree, value: dict[str, Any]) -> bool:
+    return all(
+        _any_object(node, value.get(key, ABSENT))
+        if isinstance(node, dict)
+        else node.takes(value.get(key, ABSENT))
+        for key, node in tree.items()
+    )
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, list):
+        for element in value:
+            yield from _objects(element)
+    elif isinstance(value, dict):
         yield value
 
 

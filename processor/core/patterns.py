@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from processor.codecs.json import Elements
 from processor.core.alternatives import OPERATORS, read_field
-from processor.core.matching import ABSENT, FieldTest, JsonType, mask
+from processor.core.matching import ABSENT, FieldTest, JsonType, mask, take_together
 from processor.errors import ConfigError
 from processor.model import Bools
 from processor.wording import describe, is_field_path
@@ -74,12 +75,26 @@ class Pattern(Struct, frozen=True):
         """Which of n events match: bool[n].
 
         `columns[path]`, for every path of `fields`: n JSON values (list for an array, dict for an
-        object), ABSENT where there is none.
+        object), ABSENT where there is none, `Elements` where an array stands for an object.
         """
-        masks = [mask(test, columns[test.path], n) for test in self.tests]
+        assert all(len(columns[test.path]) == n for test in self.tests), "columns of other lengths"
+        types = {test.path: set(map(type, columns[test.path])) for test in self.tests}
+        masks = [mask(test, columns[test.path], types[test.path]) for test in self.tests]
         if len(self.branches) == 1:
-            return reduce(and_, masks, np.ones(n, np.bool_))
-        return _any_branch(masks, self.branches, n)
+            result = reduce(and_, masks, np.ones(n, np.bool_))
+        else:
+            result = _any_branch(masks, self.branches, n)
+        if len(self.tests) > 1 and any(Elements in each for each in types.values()):
+            self._keep_together(columns, result)
+        return result
+
+    def _keep_together(self, columns: Mapping[str, Sequence[Any]], result: Bools) -> None:
+        """Of fields in an array of objects, one object must match all: ask such events alone."""
+        for i in np.flatnonzero(result).tolist():
+            values = [columns[test.path][i] for test in self.tests]
+            if Elements in set(map(type, values)):
+                ways = ([(self.tests[k], values[k]) for k in branch] for branch in self.branches)
+                result[i] = any(map(take_together, ways))
 
 
 def _any_branch(masks: Sequence[Bools], branches: Sequence[Sequence[int]], n: int) -> Bools:

@@ -160,6 +160,7 @@ BAD: list[Any] = [
     {"starts-with": "a"},
 ]
 LEAVES = ["kind", "note", "order.store", "order.amount", "order.from.ip", "$price", "tags"]
+ORDER = [path for path in LEAVES if path.startswith("order.")]
 
 
 class Case(NamedTuple):
@@ -175,7 +176,8 @@ def case(number: int) -> Case:
 
 def draw_pattern(random: Random, depth: int) -> dict[str, Any]:
     items: list[tuple[str, Any]] = []
-    for path in random.sample(LEAVES, random.choice([1, 1, 2, 3])):
+    paths = random.choice([LEAVES, LEAVES, ORDER])
+    for path in random.sample(paths, random.choice([1, 1, 2, 3])):
         *parents, leaf = path.split(".")
         value: Any = draw_list(random)
         if random.random() < 0.3:
@@ -279,18 +281,27 @@ DRAWS = [
 
 
 def draw_event(random: Random, pattern: Any) -> dict[str, Any]:
-    wanted = list(operands(pattern))
-    event: dict[str, Any] = {}
-    for path in LEAVES:
-        if random.random() < 0.75:
-            *parents, leaf = path.split(".")
-            node = event
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = draw_value(random, wanted, depth=0)
-    if random.random() < 0.1:
-        event["order"] = random.choice([None, {}, {"from": None}])
-    return event
+    return draw_object(random, LEAVES, list(operands(pattern)))
+
+
+def draw_object(random: Random, paths: list[str], wanted: list[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys(path.partition(".")[0] for path in paths):
+        inner = [path.partition(".")[2] for path in paths if path.startswith(f"{key}.")]
+        if random.random() < 0.8:
+            draw = draw_inner if inner else lambda r, _, w: draw_value(r, w, depth=0)
+            found[key] = draw(random, inner, wanted)
+    return found
+
+
+def draw_inner(random: Random, paths: list[str], wanted: list[Any]) -> Any:
+    """An object; or several in an array, arrays in it; or something else in its place."""
+    chance = random.random()
+    if chance < 0.3:
+        return [draw_inner(random, paths, wanted) for _ in range(random.choice([0, 1, 2, 3]))]
+    if chance < 0.37:
+        return random.choice([None, {}, 5, 0.5, "a", True, {"inner": None}])
+    return draw_object(random, paths, wanted)
 
 
 def draw_value(random: Random, wanted: list[Any], depth: int) -> Any:
@@ -314,6 +325,86 @@ def operands(pattern: Any) -> Iterator[Any]:
             yield from operands(each)
     else:
         yield pattern
+
+
+# ---- where answers differ on purpose ---------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    why: str
+    pattern: Any
+    event: Any
+    ours: bool | str
+    emulators: bool | str
+
+
+BIG = 2**53 + 1
+DIFFERENCES = [
+    Difference(
+        'Event Ruler refuses it: "Empty objects are not allowed"; a rule without `where`, which'
+        " takes every event, is stored as this one",
+        {},
+        {"a": 1},
+        True,
+        REFUSED,
+    ),
+    Difference(
+        "the emulator rounds an event's number to a double; documented is nothing for it:"
+        ' "limited to values between -5.0e9 and +5.0e9 inclusive, with 15 digits of precision"',
+        {"a": [{"numeric": [">", 2**53]}]},
+        {"a": BIG},
+        True,
+        False,
+    ),
+    Difference(
+        "a sign before a mask is no address block of RFC 4632, though Java reads such a number",
+        {"a": [{"cidr": "10.0.0.0/+8"}]},
+        {"a": "10.0.0.1"},
+        REFUSED,
+        True,
+    ),
+    Difference(
+        "a field's path in a pipeline file can't have brackets: they are kept for elements",
+        {"a[0]": [1]},
+        {"a[0]": 1},
+        REFUSED,
+        True,
+    ),
+]
+UNLIKE_THE_DOCUMENTATION = [
+    Difference(
+        '"limited to values between -5.0e9 and +5.0e9 inclusive": a millisecond since 1970 is past'
+        " that, and a total of a window may be",
+        {"a": [{"numeric": [">", 6e9]}]},
+        {"a": 7e9},
+        True,
+        True,
+    ),
+    Difference(
+        '"300, 300.0, and 3.0e2 are not considered equal": Event Ruler\'s compiler adds a numeric'
+        " comparison for each number, so that they are",
+        {"a": [300]},
+        {"a": 300.0},
+        True,
+        True,
+    ),
+    Difference(
+        '"Rule is too complex - try using fewer wildcard characters": that protects an automaton'
+        " for many rules; here a wildcard takes linear time whatever it holds",
+        {"a": [{"wildcard": "*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*"}]},
+        {"a": "a" * 15},
+        True,
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize("one", [*DIFFERENCES, *UNLIKE_THE_DOCUMENTATION], ids=lambda one: json.dumps(one.pattern))
+def test_what_differs_on_purpose_still_does(one: Difference, emulator: Emulator) -> None:
+    ours = our_answers(one.pattern, [one.event])
+    theirs = emulator.answers(one.pattern, [one.event])
+    assert ours == (REFUSED if one.ours == REFUSED else [one.ours])
+    assert theirs == (REFUSED if one.emulators == REFUSED else [one.emulators])
 
 
 # ---- tests ----------------------------------------------------------------------------------
@@ -343,5 +434,5 @@ def test_what_is_drawn_is_now_taken_now_not_and_now_refused() -> None:
     """Or the test above would agree on nothing but refusals."""
     drawn = [our_answers(*case(number)) for number in range(400)]
     taken = [answer for answers in drawn if isinstance(answers, list) for answer in answers]
-    assert 0.2 < sum(taken) / len(taken) < 0.8
+    assert 0.1 < sum(taken) / len(taken) < 0.8
     assert 0.01 < drawn.count(REFUSED) / len(drawn) < 0.3

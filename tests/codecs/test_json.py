@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.codecs.base import Decoded
-from processor.codecs.json import ABSENT, DEPTH_MAX, Fields, Json
+from processor.codecs.json import ABSENT, DEPTH_MAX, Elements, Fields, Json
 
 RECORD_BYTES_MAX = 10 * 2**20  # what the service takes
 TYPES: dict[str, Any] = {"key": str | int, "amount": float, "any": Any}
@@ -78,6 +78,21 @@ def test_a_null_on_the_way_hides_no_other_record() -> None:
 def test_where_an_object_belongs_nothing_else_does() -> None:
     assert reason(b'{"a": 1}', {"a.b": int}) == "wrong_type"
     assert reason(b'{"a": []}', {"a.b": int}) == "wrong_type"
+
+
+def test_where_only_patterns_look_something_else_in_an_objects_place_hides_its_fields() -> None:
+    for other in (b"1", b"1.5", b'"x"', b"true", b"null"):
+        assert field(b'{"a": {"b": %b}}' % other, "a.b.c") == ABSENT
+    types = {"a.b.c": Any, "a.d": int}
+    assert reason(b'{"a": 1}', types) == "wrong_type"
+    assert reason(b'{"a": {"b": 1, "d": 2}}', types) is None
+
+
+def test_an_array_in_an_objects_place_is_kept_whole_for_patterns() -> None:
+    fields = Fields({"a.b.c": Any, "a.b.d.e": Any})
+    rows, _ = Json(fields.row_type).decode([b'{"a": {"b": [{"c": 1}, 2]}}', b'{"a": [[]]}'])
+    expected = [Elements("a.b", [{"c": 1}, 2]), Elements("a", [[]])]
+    assert fields.column(rows, "a.b.c") == fields.column(rows, "a.b.d.e") == expected
 
 
 def test_names_need_not_be_identifiers() -> None:

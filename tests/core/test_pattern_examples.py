@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from processor.codecs.json import Fields, Json
 from processor.core import patterns
-from processor.core.patterns import ABSENT
 
 
 def takes(pattern: dict[str, Any], event: dict[str, Any]) -> bool:
     compiled = patterns.compile(pattern, "where")
-    columns = {path: [value_at(event, path)] for path in compiled.fields}
-    return bool(compiled.mask(columns, 1)[0])
-
-
-def value_at(event: Any, path: str) -> Any:
-    for key in path.split("."):
-        event = event.get(key, ABSENT) if isinstance(event, dict) else ABSENT
-    return event
+    fields = Fields(dict.fromkeys(compiled.fields, Any))
+    rows, faults = Json(fields.row_type).decode([json.dumps(event).encode()])
+    assert not faults
+    return bool(compiled.mask({path: fields.column(rows, path) for path in compiled.fields}, 1)[0])
 
 
 INSTANCE = "arn:aws:ec2:us-east-1:123456789012:instance/i-000000aaaaaa00000"
@@ -40,6 +37,10 @@ EVENT = {
         "eventVersion": "",
         "responseElements": None,
     },
+    "employees": [
+        [{"firstName": "John", "lastName": "Doe"}, {"firstName": "Anna", "lastName": "Smith"}],
+        [{"firstName": "Peter", "lastName": "Jones"}],
+    ],
 }
 EXAMPLES: list[tuple[str, dict[str, Any], bool]] = [
     ("equals", {"source": ["aws.ec2"]}, True),
@@ -126,6 +127,23 @@ EXAMPLES: list[tuple[str, dict[str, Any], bool]] = [
         {"source": ["aws.s3"], "$or": [{"region": ["us-east-1"]}, {"region": ["x"]}]},
         False,
     ),
+    ("an array of objects", {"employees": {"firstName": ["Anna"]}}, True),
+    (
+        "fields of one object in an array",
+        {"employees": {"firstName": ["Anna"], "lastName": ["Smith"]}},
+        True,
+    ),
+    (
+        "fields of two objects in an array",
+        {"employees": {"firstName": ["Anna"], "lastName": ["Jones"]}},
+        False,
+    ),
+    (
+        "fields of two objects, one in an $or",
+        {"employees.firstName": ["Anna"], "$or": [{"employees.lastName": ["Doe"]}, {"x": ["y"]}]},
+        False,
+    ),
+    ("a field of what is no object", {"source": {"x": [{"exists": False}]}}, True),
     (
         "the README's complex example",
         {
