@@ -270,6 +270,11 @@ WRONG: list[tuple[str, str, str]] = [
     ("[order.placed]", "order.placed", f"f.yaml:7: {RULE}.where.type: found"),
     ("[order.placed]", "[{sufix: x}]", "did you mean suffix?"),
     ("{type: [order.placed]}", "{$or: [{type: [a]}, {b: c}]}", f"f.yaml:7: {RULE}.where.$or[1].b"),
+    (
+        "{type: [order.placed]}",
+        "{$or: [{type: [a]}, {amount: [{prefix: b}]}]}",
+        f"f.yaml:7: {RULE}.where.$or[1].amount: found a pattern for string",
+    ),
     ("orders-by-store:", "'orders by store':", "found the name 'orders by store'"),
     ("where:", "max_groups: 0\n    where:", "a whole number from 1 to 10000000"),
     ("where:", "max_groups: yes\n    where:", "a whole number from 1"),

@@ -180,8 +180,9 @@ def _rule_uses(rule: RuleSpec) -> Iterator[Use]:
         if aggregate.field is not None:
             place = f"{path}.aggregates.{aggregate.name}"
             yield Use(aggregate.field, NUMBER, _TYPES[NUMBER], place)
-    for field, types in patterns.compile(rule.where, f"{path}.where").fields.items():
-        yield Use(field, "", types, f"{path}.where.{field}")
+    where = patterns.compile(rule.where, f"{path}.where")
+    for test, place in zip(where.tests, where.places, strict=True):
+        yield Use(test.path, "", test.types, place)
 
 
 def _check_nesting(uses: Sequence[Use], faults: Faults) -> None:

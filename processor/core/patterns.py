@@ -56,10 +56,12 @@ class Pattern(Struct, frozen=True):
     """A compiled pattern: events for which all tests of one branch hold.
 
     `branches` holds indices into `tests`; a pattern without fields has one empty branch, and takes
-    every event. `replaced`: the places whose list a later one for the same field replaced.
+    every event. `places`: where each test stands in the file; `replaced`: places whose list a later
+    one for the same field replaced.
     """
 
     tests: tuple[FieldTest, ...]
+    places: tuple[str, ...]
     branches: tuple[tuple[int, ...], ...]
     replaced: tuple[str, ...] = ()
 
@@ -161,7 +163,7 @@ class _Compiler:
                 if numbers.setdefault(place, len(tests)) == len(tests):
                     tests.append(test)
         ways = [tuple(numbers[place] for place, _ in branch.values()) for branch in branches]
-        return Pattern(tuple(tests), tuple(ways), tuple(self._replaced))
+        return Pattern(tuple(tests), tuple(numbers), tuple(ways), tuple(self._replaced))
 
     def _walk(
         self,

@@ -399,7 +399,9 @@ UNLIKE_THE_DOCUMENTATION = [
 ]
 
 
-@pytest.mark.parametrize("one", [*DIFFERENCES, *UNLIKE_THE_DOCUMENTATION], ids=lambda one: json.dumps(one.pattern))
+@pytest.mark.parametrize(
+    "one", [*DIFFERENCES, *UNLIKE_THE_DOCUMENTATION], ids=lambda one: json.dumps(one.pattern)
+)
 def test_what_differs_on_purpose_still_does(one: Difference, emulator: Emulator) -> None:
     ours = our_answers(one.pattern, [one.event])
     theirs = emulator.answers(one.pattern, [one.event])

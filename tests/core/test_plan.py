@@ -62,6 +62,19 @@ def test_a_pattern_on_a_key_or_a_figure_sees_its_type() -> None:
     assert 0 in plan.codec.decode([b'{"store": 7.5}']).faults
 
 
+def test_a_pattern_takes_whatever_stands_in_an_objects_place_but_a_figure_does_not() -> None:
+    where = {"items": {"sku": ["a"], "n": [{"numeric": [">", 1]}]}}
+    plan = streams.plan(streams.rule(where=where, detect=()))
+    payloads = [b'{"items": [{"sku": "a", "n": 1}, {"sku": "b", "n": 2}]}', b'{"items": "none"}']
+    rows, faults = plan.codec.decode([*payloads, b'{"items": [{"sku": "a", "n": 2}]}'])
+    assert not faults
+    pattern = plan.rules[0].pattern
+    columns = {path: plan.fields.column(rows, path) for path in pattern.fields}
+    assert pattern.mask(columns, 3).tolist() == [False, False, True]
+    figure = streams.rule(aggregates=(AggregateSpec("n", "sum", "items.n"),), detect=())
+    assert 0 in streams.plan(figure).codec.decode(payloads[:1]).faults
+
+
 def test_two_rules_share_a_field_that_each_uses_in_its_own_way() -> None:
     by_request = streams.rule("requests", group_by=("store", "request"), detect=())
     plan = streams.plan(streams.rule(detect=()), by_request)
