@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from processor.core import texts
 from processor.core.matching import COMPARISONS, Bound, FieldTest, Values
@@ -87,7 +86,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_finite(value: Any, place: str) -> None:
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(place, str(value), "a number that JSON can write")
 
 
