@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from processor.core.homes import place_of
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan
-from processor.model import DerivedEvent, Mark, Position, RuleSpec, WindowSpec
+from processor.model import DerivedEvent, Mark, Position, RuleSpec, Shard, WindowSpec
 from tests.core import streams
 from tests.core.streams import MINUTE_MS, START_MS, Record
 from tests.truth import shop
