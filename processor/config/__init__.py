@@ -4,7 +4,8 @@ document   text → tree of plain values with their lines; variables, overrides
 shape      the file's keys, in one list
 section    one mapping against its keys: unknown ones, missing ones, wrong values
 build      tree → Pipeline, by rules, detectors
-checks     what needs more than one part of the file: contradictions, lints
+checks     what needs more than one part of the file: contradictions
+lints      what is legal but hardly meant
 render     Pipeline → the resolved file         schema   the file's JSON Schema
 """
 
@@ -14,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from processor.config import build, checks, document, section
-from processor.config.checks import Warning
+from processor.config import build, document, lints, section
+from processor.config.lints import Warning
 from processor.config.render import show, to_yaml
 from processor.config.schema import schema
 from processor.errors import ConfigError
@@ -95,7 +96,7 @@ def loads(
     if faults.errors:
         raise ConfigErrors(section.in_order(faults.errors, parsed, file))
     assert pipeline is not None, "no faults, no pipeline"
-    return Checked(pipeline, _located(checks.lint(pipeline), parsed, file))
+    return Checked(pipeline, _located(lints.lint(pipeline), parsed, file))
 
 
 def _located(warnings: Sequence[Warning], parsed: document.Document, file: str) -> list[Warning]:

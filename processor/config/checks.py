@@ -1,36 +1,16 @@
-"""What only shows when the parts of a pipeline file are seen together: contradictions and lints."""
+"""What only shows when the parts of a pipeline file are seen together: contradictions."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from processor import codecs
 from processor.config.section import Faults
-from processor.config.values import show_duration
 from processor.core import patterns
 from processor.core.matching import EVERY_TYPE, JsonType
-from processor.model import EventSpec, MergeSpec, Pipeline, RuleSpec, SourceSpec
+from processor.model import EventSpec, MergeSpec, RuleSpec, SourceSpec
 from processor.wording import did_you_mean, one_of
-
-TAKE_OVER_MS_MAX = 15_000  # of a killed worker's shards
-LATENESS_WINDOWS_MAX = 10  # a result that waits for ten windows is news of yesterday
-
-
-class Warning(Struct, frozen=True):
-    """Something legal that is hardly meant."""
-
-    path: str
-    message: str
-    file: str = ""
-    line: int | None = None
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line is not None else self.file
-        return f"{where}: {self.path}: warning: {self.message}"
-
 
 # ---- contradictions -------------------------------------------------------------------------
 
@@ -195,56 +175,3 @@ def _check_nesting(uses: Sequence[Use], faults: Faults) -> None:
             if outer is not None:
                 found = f"{use.field}, so that {outer.field} is an object"
                 faults.add(use.path, found, f"a value, as {outer.path} reads it")
-
-
-# ---- lints ----------------------------------------------------------------------------------
-
-
-def lint(pipeline: Pipeline) -> list[Warning]:
-    """In no order: the caller sorts by line."""
-    found = [warning for rule in pipeline.rules for warning in _lint_rule(rule, pipeline.event)]
-    used = {sink for rule in pipeline.rules for sink in (rule.emit_windows, rule.emit_anomalies)}
-    found += [
-        Warning(f"sinks.{name}", "no rule sends anything to it")
-        for name in pipeline.sinks
-        if name not in used
-    ]
-    if (
-        pipeline.event.id is None
-        and pipeline.event.dedupe_horizon_ms != EventSpec().dedupe_horizon_ms
-    ):
-        message = "without event.id no repeat is recognised, so this has no effect"
-        found.append(Warning("event.dedupe_horizon", message))
-    if pipeline.merge is not None:
-        found += _lint_merge(pipeline.merge, pipeline)
-    return found
-
-
-def _lint_merge(merge: MergeSpec, pipeline: Pipeline) -> Iterator[Warning]:
-    if not any(is_global(pipeline.event, rule) for rule in pipeline.rules):
-        yield Warning("merge", "no rule is global, so nothing goes through this stream")
-    if merge.on_stall_ms is not None and merge.on_stall_ms < TAKE_OVER_MS_MAX:
-        wait = show_duration(merge.on_stall_ms)
-        message = f"a killed worker's shards stand still for up to 15 s; {wait} does not outwait it"
-        yield Warning("merge.on_stall", message)
-
-
-def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:
-    path = f"rules.{rule.name}"
-    for place in patterns.compile(rule.where, f"{path}.where").replaced:
-        message = "has no effect where a later list for the same field counts, as in EventBridge"
-        yield Warning(place, message)
-    late, size = event.out_of_orderness_ms, rule.window.size_ms
-    wait, window = show_duration(late), show_duration(size)
-    if late > LATENESS_WINDOWS_MAX * size:
-        message = f"results come {wait} late (event.out_of_orderness), over 10 windows of {window}"
-        yield Warning(f"{path}.window", message)
-    elif late > size:
-        message = f"a window of {window} is shorter than event.out_of_orderness, {wait}"
-        yield Warning(f"{path}.window", message)
-    if rule.emit_windows is None and rule.emit_anomalies is None:
-        yield Warning(path, "it emits nothing: name a sink in emit.windows or emit.anomalies")
-    elif rule.detect and rule.emit_anomalies is None:
-        yield Warning(f"{path}.detect", "nobody is told what is found: set emit.anomalies")
-    if rule.emit_anomalies is not None and not rule.detect:
-        yield Warning(f"{path}.emit.anomalies", "nothing is ever sent: the rule has no detectors")
