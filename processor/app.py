@@ -1,4 +1,4 @@
-"""Puts a worker together: the only module that names concrete adapters. A new one is one line here.
+"""Runs a worker, from its start to its end; what it is made of, `assembly` makes.
 
 Order of the start: the endpoints (`/readyz` tells what is awaited), what must exist, the leases.
 Order of the end: leases are handed over, then sinks and clients close, the endpoints last.
@@ -10,44 +10,37 @@ import asyncio
 import hashlib
 import random
 import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from io import FileIO
 from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
-from processor import __version__
+from processor import __version__, assembly
+from processor.assembly import Shop
 from processor.core import plan
+from processor.core.merge.pipeline import MergePipeline
+from processor.core.plan import Plan
 from processor.errors import Outage, ProcessorError
-from processor.model import Pipeline, SinkSpec
+from processor.model import Pipeline, Shard
 from processor.observe import logs
-from processor.observe.http import Health, HttpServer, State, Status, Views
+from processor.observe.http import Health, HttpServer, StageView, State, Status, Views
 from processor.observe.metrics import Metrics
 from processor.observe.reporter import About, Reporter
 from processor.observe.ticker import LoopTicker
-from processor.ports import Clock, DeadLetters, ObjectStore, Sink
+from processor.ports import Clock, DeadLetters, LeaseTable, ObjectStore, Sink
 from processor.runtime.aws import Aws, memory_limit_bytes, open_aws, read_budget_bytes
 from processor.runtime.clock import SystemClock
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
-from processor.runtime.lease_loop import Follower, LeasePorts
-from processor.runtime.shard_loop import Road
+from processor.runtime.lease_loop import Follower, LeasePorts, LeaseStatus
+from processor.runtime.road import Machine, Road
+from processor.runtime.stages import Stages
 from processor.runtime.waiting import unless
 from processor.runtime.worker import Pulse, Worker
-from processor.sinks.eventbridge import EventBridgeOptions, EventBridgeSink
-from processor.sinks.sqs import SqsDeadLetters
-from processor.sinks.stdout import StdoutSink
 from processor.sources.budget import ByteBudget
-from processor.sources.kinesis import KinesisSource, Reading
-from processor.sources.sigv4 import Signer
-from processor.sources.wire import Wire
-from processor.stores.dynamodb import DynamoTable
-from processor.stores.folder import FolderObjects
 from processor.stores.kcl_table import KclTable
-from processor.stores.s3 import S3Objects
 
 # A worker holds some hundreds of shards at most; each may have one call to a service under way.
 CONNECTIONS_MAX = 256
@@ -66,13 +59,22 @@ class Process:
         self.budget = ByteBudget(read_budget_bytes(memory_limit_bytes()))
         self.metrics = Metrics()
         kinds = {name: sink.kind for name, sink in pipeline.sinks.items()}
-        about = About(__version__, config_hash(pipeline), {**kinds, "dead_letters": "sqs"})
+        about = About(
+            __version__,
+            config_hash(pipeline),
+            {**kinds, "dead_letters": "sqs"},
+            stream_name(pipeline.source.stream),
+            None if pipeline.merge is None else stream_name(pipeline.merge.stream),
+        )
         self.reporter = Reporter(self.metrics, self.log, self.clock, about)
-        self.pulse = Pulse(self.reporter.reads, self.clock)
+        self.pulse = Pulse(self.reporter.source.reads, self.clock)
         self.ticker = LoopTicker(self.metrics, self.clock)
         self.state: State = "starting"
         self.awaited = "the worker to be put together"
-        self.worker: Worker | None = None
+        self.stages: Stages | None = None
+
+    def shop(self, aws: Aws) -> Shop:
+        return Shop(self.pipeline, aws, self.clock, self.rng, self.budget)
 
     # ---- what the endpoints tell
 
@@ -82,44 +84,66 @@ class Process:
             readiness=self._readiness,
             metrics=self._metrics,
             status=self._status,
-            leases=lambda: self.worker.leases() if self.worker else [],
+            leases=self._leases,
         )
 
     def _health(self) -> Health:
-        stuck = self.worker.stuck() if self.worker else []
+        stuck = self.stages.stuck() if self.stages else []
         return Health((*self.ticker.reasons(), *stuck))
 
     def _readiness(self) -> Health:
         if self.state == "draining":
             return Health(("draining: the leases are being handed over",))
-        if self.worker is None:
+        if self.stages is None:
             return Health((f"starting: waiting for {self.awaited}",))
-        if not self.worker.is_alive:
+        if not self.stages.is_alive:
             return Health(("the lease table has not taken a heartbeat for 6 s",))
-        barred = self.worker.barred()
-        return Health((barred,) if barred else ())
+        return Health(tuple(self.stages.barred()))
 
     def _metrics(self) -> Metrics:
-        leases = self.worker.leases() if self.worker else []
+        source, merge = (self.stages.source, self.stages.merge) if self.stages else (None, None)
         return self.reporter.refresh(
-            self.worker.shards() if self.worker else {},
-            leases_unowned=sum(not lease.ended and lease.owner is None for lease in leases),
+            source.shards() if source else {},
+            leases_unowned=_unowned(source),
             inflight_bytes=self.budget.ahead_bytes,
             is_draining=self.state == "draining",
+            merged=merge.shards() if merge else {},
+            merge_unowned=_unowned(merge),
         )
 
+    def _leases(self) -> list[LeaseStatus]:
+        """Of both streams, that of the source first."""
+        return [lease for worker in self._workers for lease in worker.leases()]
+
+    @property
+    def _workers(self) -> list[Worker]:
+        return self.stages.workers if self.stages else []
+
     def _status(self) -> Status:
+        views = [
+            StageView(
+                worker.stream, worker.worker_id, worker.leases(), worker.shards(), worker.ended()
+            )
+            for worker in self._workers
+        ]
+        source = views[0] if views else StageView()
         return Status(
-            worker_id=self.worker.worker_id if self.worker else "",
+            worker_id=source.worker_id,
             version=__version__,
             app=self.pipeline.app,
             state=self.state,
             totals=self.reporter.totals,
             latency=self.reporter.latency(),
-            leases=self.worker.leases() if self.worker else [],
-            shards=self.worker.shards() if self.worker else {},
-            ended=self.worker.ended() if self.worker else {},
+            leases=source.leases,
+            shards=source.shards,
+            ended=source.ended,
+            merge=views[1] if len(views) > 1 else None,
         )
+
+
+def _unowned(worker: Worker | None) -> int:
+    leases = worker.leases() if worker else []
+    return sum(not lease.ended and lease.owner is None for lease in leases)
 
 
 async def serve(pipeline: Pipeline, *, log_format: logs.Format, is_rollback: bool = False) -> None:
@@ -140,12 +164,17 @@ async def serve(pipeline: Pipeline, *, log_format: logs.Format, is_rollback: boo
         await server.start()
         process.log.info("serving", message=server.url)
         await stack.enter_async_context(_background(process.ticker.run()))
-        worker = await unless(stopping, _assemble(process, stack, is_rollback))
-        if worker is not None:
-            process.worker = worker
+        stages = await unless(stopping, _assemble(process, stack, is_rollback))
+        if stages is not None:
+            process.stages = stages
             process.state = "draining" if stopping.is_set() else "running"
-            await worker.run(stopping)
+            await stages.run(stopping)
     process.log.info("stopped", message="every lease is handed over")
+
+
+def stream_name(stream: str) -> str:
+    """A stream's name, of its name or ARN."""
+    return stream.rpartition("/")[2]
 
 
 def config_hash(pipeline: Pipeline) -> str:
@@ -156,108 +185,127 @@ def config_hash(pipeline: Pipeline) -> str:
 # ---- putting it together --------------------------------------------------------------------
 
 
-async def _assemble(process: Process, stack: AsyncExitStack, is_rollback: bool) -> Worker:
+class Parts(NamedTuple):
+    """What both stages share, each part checked."""
+
+    plan: Plan
+    table: LeaseTable
+    objects: ObjectStore | None
+    sinks: Mapping[str, Sink]
+
+
+async def _assemble(process: Process, stack: AsyncExitStack, is_rollback: bool) -> Stages:
     """Every adapter, each checked; waits while a service is out."""
-    pipeline, reporter = process.pipeline, process.reporter
+    pipeline = process.pipeline
     process.awaited = "credentials"
     compiled = plan.compile(pipeline)
-    aws = await stack.enter_async_context(
-        open_aws(region_of(pipeline), connections_max=CONNECTIONS_MAX)
-    )
-    source = await _source(process, aws)
-    sinks = {name: await _sink(process, aws, spec) for name, spec in pipeline.sinks.items()}
-    dead_letters = await _dead_letters(process, aws)
-    table = DynamoTable(await aws.client("dynamodb"), pipeline.state.table)
-    objects = await _objects(process, aws)
-    await _available(process, "the stream", source.check)
+    region = assembly.region_of(pipeline)
+    aws = await stack.enter_async_context(open_aws(region, connections_max=CONNECTIONS_MAX))
+    shop = process.shop(aws)
+    table, objects = await assembly.table(shop), await assembly.objects(shop)
     await _available(process, "the lease table", table.check)
     if objects is not None:
         await _available(process, "the store of states", lambda: _probe(objects))
-    for name, sink in sinks.items():
+    parts = Parts(compiled, table, objects, await _sinks(process, stack, shop))
+    source = await _source_stage(process, stack, shop, parts, is_rollback)
+    if not any(rule.is_global for rule in compiled.rules):
+        return Stages(source)
+    return Stages(source, await _merge_stage(process, stack, shop, parts, source))
+
+
+async def _sinks(process: Process, stack: AsyncExitStack, shop: Shop) -> dict[str, Sink]:
+    made = {}
+    for name, spec in process.pipeline.sinks.items():
+        sink = made[name] = await assembly.sink(shop, process.reporter, spec)
         await _available(process, f"sink {name}", sink.check)
         stack.push_async_callback(sink.close)
-    await _available(process, "the dead letters' queue", dead_letters.check)
-    stack.push_async_callback(dead_letters.close)
-    road = Road(compiled, source, sinks, dead_letters, process.clock, reporter.steps)
-    ports = LeasePorts(table, objects, source, process.clock, process.rng)
-    return Worker(road, ports, reporter.leases, process.pulse, is_rollback=is_rollback)
+    return made
 
 
-async def _source(process: Process, aws: Aws) -> KinesisSource:
-    stream = process.pipeline.source.stream
-    url = await aws.endpoint("kinesis")
-    signer = Signer(url, aws.region, "kinesis")
-    http = await aws.http(url)
-    wire = Wire(http, signer, aws.credentials, process.clock, f"stream {stream}")
-    reading = Reading(process.clock, process.rng, process.budget, observer=process.pulse)
-    return KinesisSource(wire, stream, reading)
+async def _letters(process: Process, stack: AsyncExitStack, shop: Shop, stream: str) -> DeadLetters:
+    letters = await assembly.dead_letters(shop, process.reporter, stream)
+    await _available(process, "the dead letters' queue", letters.check)
+    stack.push_async_callback(letters.close)
+    return letters
 
 
-def region_of(pipeline: Pipeline) -> str | None:
-    """The region that is set, or that of the stream's ARN; None for the environment's."""
-    stream = pipeline.source.stream
-    return pipeline.source.region or (stream.split(":")[3] if stream.startswith("arn:") else None)
-
-
-async def _sink(process: Process, aws: Aws, spec: SinkSpec) -> Sink:
-    """One line a kind."""
-    match spec.kind:
-        case "eventbridge":
-            return EventBridgeSink(
-                await aws.client("events"),
-                spec.name,
-                spec.target,
-                clock=process.clock,
-                rng=process.rng,
-                observer=process.reporter.sinks,
-                options=msgspec.convert(spec.options, EventBridgeOptions),
-            )
-        case "stdout":
-            out = FileIO(sys.stdout.fileno(), "wb", closefd=False)
-            return StdoutSink(spec.name, out)
-    raise AssertionError(f"sink {spec.name}: {spec.kind} passed validation without an adapter")
-
-
-async def _dead_letters(process: Process, aws: Aws) -> DeadLetters:
-    return SqsDeadLetters(
-        await aws.client("sqs"),
-        process.pipeline.dead_letters.sqs,
-        process.pipeline.source.stream,
-        clock=process.clock,
-        rng=process.rng,
-        observer=process.reporter.dead_letters,
+async def _source_stage(
+    process: Process, stack: AsyncExitStack, shop: Shop, parts: Parts, is_rollback: bool
+) -> Worker:
+    reporter = process.reporter
+    source = await assembly.source(shop, process.pulse)
+    await _available(process, "the stream", source.check)
+    letters = await _letters(process, stack, shop, process.pipeline.source.stream)
+    is_global = any(rule.is_global for rule in parts.plan.rules)
+    road = Road(
+        parts.plan,
+        source,
+        parts.sinks,
+        letters,
+        process.clock,
+        reporter.source.steps,
+        partials=await assembly.partials(shop, reporter.partials) if is_global else None,
     )
+    ports = LeasePorts(parts.table, parts.objects, source, process.clock, process.rng)
+    return Worker(road, ports, reporter.source.leases, process.pulse, is_rollback=is_rollback)
 
 
-async def _objects(process: Process, aws: Aws) -> ObjectStore | None:
-    location = process.pipeline.state.objects
-    if location is None:
-        return None
-    if location.startswith("s3://"):
-        return S3Objects(await aws.client("s3"), location)
-    return FolderObjects(location)
+async def _merge_stage(
+    process: Process, stack: AsyncExitStack, shop: Shop, parts: Parts, source: Worker
+) -> Worker:
+    reporter = process.reporter.merge
+    assert reporter is not None, "validation sees to it that global rules have a merge stream"
+    assert process.pipeline.merge is not None
+    pulse = Pulse(reporter.reads, process.clock)
+    stream = await assembly.merge_source(shop, pulse)
+    await _available(process, "the merge stream", stream.check)
+    letters = await _letters(process, stack, shop, process.pipeline.merge.stream)
+
+    def fresh(plan: Plan, shard: Shard, incarnation: str) -> Machine:
+        return MergePipeline(plan, shard, incarnation, source.generation)
+
+    road = Road(
+        parts.plan,
+        stream,
+        parts.sinks,
+        letters,
+        process.clock,
+        reporter.steps,
+        fresh=fresh,
+        is_merge=True,
+    )
+    ports = LeasePorts(parts.table, parts.objects, stream, process.clock, process.rng)
+    return Worker(road, ports, reporter.leases, pulse, is_rollback=source.is_rollback)
 
 
 # ---- leases by hand ---------------------------------------------------------------------------
 
 
 class LeaseTools(NamedTuple):
-    """What the commands for leases work with."""
+    """What the commands for leases work with; `merge` is None where there is no merge stream."""
 
     admin: LeaseAdmin
     kcl_table: Callable[[str], KclTable]
+    merge: LeaseAdmin | None = None
 
 
 @asynccontextmanager
 async def open_leases(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIterator[LeaseTools]:
     """The pipeline's leases for a command; `say` tells a person what it waits for."""
     process = Process(pipeline)
-    async with open_aws(region_of(pipeline), connections_max=CONNECTIONS_MAX) as aws:
-        client = await aws.client("dynamodb")
-        table = DynamoTable(client, pipeline.state.table)
-        ports = AdminPorts(table, await _source(process, aws), process.clock, say)
+    region = assembly.region_of(pipeline)
+    async with open_aws(region, connections_max=CONNECTIONS_MAX) as aws:
+        shop = process.shop(aws)
+        table = await assembly.table(shop)
+        source = await assembly.source(shop, process.pulse)
+        ports = AdminPorts(table, source, process.clock, say)
         admin = LeaseAdmin(ports, Follower(pipeline.app, pipeline.source.start))
-        yield LeaseTools(admin, partial(KclTable, client))
+        merge = None
+        if pipeline.merge is not None:
+            stream = await assembly.merge_source(shop, process.pulse)
+            follower = Follower(pipeline.app, buckets=pipeline.merge.buckets)
+            merge = LeaseAdmin(AdminPorts(table, stream, process.clock, say), follower)
+        yield LeaseTools(admin, partial(KclTable, await aws.client("dynamodb")), merge)
 
 
 # ---- starting and stopping ------------------------------------------------------------------

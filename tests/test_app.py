@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from processor import app, config
+from processor import app, assembly, config
 from processor.config.shape import SINKS
 from processor.model import Pipeline, SinkSpec, SourceSpec
 from processor.runtime.aws import open_aws
+from processor.runtime.stages import Stages
 from tests.runtime.in_memory import Town, until
 from tests.virtual_time import run
 
@@ -35,7 +36,7 @@ def test_the_region_is_the_one_that_is_set_else_the_streams_own(pipeline: Pipeli
     cases = {None: SourceSpec("orders"), "eu-west-2": SourceSpec(arn)}
     cases |= {"sa-east-1": SourceSpec(arn, region="sa-east-1")}
     for region, source in cases.items():
-        assert app.region_of(replace(pipeline, source=source)) == region
+        assert assembly.region_of(replace(pipeline, source=source)) == region
 
 
 def test_the_hash_of_a_pipeline_changes_with_anything_in_it(pipeline: Pipeline) -> None:
@@ -52,7 +53,9 @@ async def test_every_kind_of_sink_that_a_file_may_name_has_an_adapter(
     process = app.Process(pipeline)
     async with open_aws("us-east-1", connections_max=1) as aws:
         for kind in SINKS:
-            sink = await app._sink(process, aws, SinkSpec("one", kind, "json"))
+            sink = await assembly.sink(
+                process.shop(aws), process.reporter, SinkSpec("one", kind, "json")
+            )
             assert callable(sink.put), kind
 
 
@@ -68,7 +71,7 @@ def test_readiness_follows_the_workers_life(pipeline: Pipeline) -> None:
         assert (views.status().worker_id, views.leases()) == ("", [])
         town = Town()
         life = town.start()
-        process.worker, process.state = life.worker, "running"
+        process.stages, process.state = Stages(life.worker), "running"
         (reason,) = views.readiness().reasons
         assert "heartbeat" in reason, "it has not joined yet"
         await until(lambda: life.worker.shards())

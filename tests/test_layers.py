@@ -17,7 +17,10 @@ LAYERS = {
     3: ("core", "ports"),
     4: ("aws_errors", "sources", "stores", "sinks", "observe", "local"),
     5: ("config", "runtime", "testing"),
-    6: ("app", "cli", "cli_diff", "cli_leases", "cli_positions", "cli_test", "__main__"),
+    6: (
+        *("assembly", "app", "cli", "cli_diff", "cli_leases", "cli_positions", "cli_test"),
+        "__main__",
+    ),
 }
 RING = ("core", "codecs", "aggregators", "detectors")
 CLIENTS = {"aiobotocore", "aiohttp", "botocore", "prometheus_client", "structlog", "uvloop"}

@@ -219,12 +219,13 @@ async def shows_its_metrics(
 ) -> None:
     code, text = await worker.get("/metrics")
     assert code == 200
+    stream = worker.child.name.rpartition("-")[0]
     for shard_id in shards:
         for name in ("lag_seconds", "last_read_timestamp_seconds", "watermark_lag_seconds"):
-            assert f'processor_{name}{{shard="{shard_id}"}}' in text, text
+            assert f'processor_{name}{{shard="{shard_id}",stream="{stream}"}}' in text, text
     for shard_id in without:
         assert shard_id not in text, "its series go when the lease goes"
-    assert f"processor_leases_held {float(len(shards))}" in text
+    assert f'processor_leases_held{{stream="{stream}"}} {float(len(shards))}' in text
     assert "processor_records_total " in text
     assert "processor_draining 0.0" in text
 

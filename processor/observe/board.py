@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from processor.observe.latency import LatencyRecorder
-from processor.observe.metrics import Metrics
+from processor.observe.metrics import Metrics, StreamMetrics
 from processor.ports import Clock
 
 
@@ -26,13 +26,20 @@ class Totals(Struct):
 
 
 class Board:
-    """Shared by the observers of one process. `log`: a structlog logger, see `observe.logs`."""
+    """Shared by the observers of one stream. `log`: a structlog logger, see `observe.logs`."""
 
-    def __init__(self, metrics: Metrics, log: Any, clock: Clock):
+    def __init__(self, metrics: StreamMetrics, log: Any, clock: Clock):
         self.metrics, self.log, self.clock = metrics, log, clock
         self.totals = Totals()
         self.end_to_end = LatencyRecorder()
         self.close_to_accepted = LatencyRecorder()
+
+    def beside(self, metrics: Metrics, stream: str) -> Board:
+        """Another stream's board of the same process: totals and latencies are shared."""
+        other = Board(metrics.of(stream), self.log.bind(stream=stream), self.clock)
+        other.totals = self.totals
+        other.end_to_end, other.close_to_accepted = self.end_to_end, self.close_to_accepted
+        return other
 
     def wall_s(self) -> float:
         return self.clock.wall_ms() / 1_000

@@ -44,6 +44,16 @@ class Health(Struct, frozen=True):
         return not self.reasons
 
 
+class StageView(Struct, frozen=True):
+    """One stage of a worker; members as in `Status`."""
+
+    stream: str = ""
+    worker_id: str = ""
+    leases: Sequence[Any] = ()
+    shards: Mapping[str, Any] = {}
+    ended: Mapping[str, Any] = {}
+
+
 class Status(Struct, frozen=True):
     """What `/status` tells. Shards and leases are any Structs or mappings that JSON can hold."""
 
@@ -56,6 +66,7 @@ class Status(Struct, frozen=True):
     leases: Sequence[Any]
     shards: Mapping[str, Any]
     ended: Mapping[str, Any] = {}  # shards that came to their end here, as they were then
+    merge: StageView | None = None  # the merge stage; what stands above is the source's
 
 
 class Views(Struct, frozen=True):

@@ -25,7 +25,7 @@ OTHER = "other"
 # attack or a bug, and 500 series of a counter are still no burden to Prometheus.
 VALUES_MAX = 500
 VALUE_CHARS_MAX = 128  # EventBridge's limit of a detail type, the longest of our labels
-SHARD = "shard"
+SHARD, STREAM = "shard", "stream"
 
 # 1 ms is a fast answer on one machine, 60 s is past every time-out of a request.
 _REQUEST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -79,23 +79,36 @@ METRICS: tuple[Metric, ...] = (
         "lag_seconds",
         "seconds",
         "How far the last read was behind the tip of the shard (MillisBehindLatest).",
+        STREAM,
         SHARD,
     ),
-    _gauge("last_read_timestamp_seconds", "seconds", "When the last read was answered.", SHARD),
+    _gauge(
+        "last_read_timestamp_seconds", "seconds", "When the last read was answered.", STREAM, SHARD
+    ),
     _histogram("read_duration_seconds", _REQUEST, "Time from a read's request to its answer."),
     _counter(
         "throttled_total", "requests", "Times a service asked to slow down.", "service", "operation"
     ),
     # leases
-    _gauge("leases_held", "leases", "Leases that this worker holds."),
+    _gauge("leases_held", "leases", "Leases that this worker holds.", STREAM),
     _gauge(
         "leases_barred",
         "leases",
         "Free leases that this worker may not claim, as a newer pipeline file holds their state.",
+        STREAM,
     ),
-    _gauge("pipeline_generation", "files", "This pipeline file's number of those the app ran."),
-    _gauge("leases_unowned", "leases", "Leases without an owner, as this worker last saw them."),
-    _gauge("hash_range_holes", "ranges", "Hash key ranges that no shard has covered for a while."),
+    _gauge(
+        "pipeline_generation", "files", "This pipeline file's number of those the app ran.", STREAM
+    ),
+    _gauge(
+        "leases_unowned", "leases", "Leases without an owner, as this worker last saw them.", STREAM
+    ),
+    _gauge(
+        "hash_range_holes",
+        "ranges",
+        "Hash key ranges that no shard has covered for a while.",
+        STREAM,
+    ),
     _counter(
         "lease_events_total",
         "events",
@@ -113,9 +126,13 @@ METRICS: tuple[Metric, ...] = (
     _histogram("heartbeat_duration_seconds", _REQUEST, "Time that a heartbeat took."),
     _counter("checkpoints_total", "checkpoints", "Checkpoints, by how they ended.", "outcome"),
     _gauge(
-        "last_checkpoint_timestamp_seconds", "seconds", "When the last checkpoint was done.", SHARD
+        "last_checkpoint_timestamp_seconds",
+        "seconds",
+        "When the last checkpoint was done.",
+        STREAM,
+        SHARD,
     ),
-    _gauge("snapshot_bytes", "bytes", "Size of the state in the last checkpoint.", SHARD),
+    _gauge("snapshot_bytes", "bytes", "Size of the state in the last checkpoint.", STREAM, SHARD),
     # pipeline
     _histogram(
         "stage_seconds",
@@ -126,7 +143,9 @@ METRICS: tuple[Metric, ...] = (
     _gauge("windows_open", "windows", "Windows of one key that are open, over all shards held."),
     _counter("windows_closed_total", "windows", "Windows of one key that were closed."),
     _counter("late_total", "records", "Records that came after their window had fired.", "rule"),
-    _gauge("watermark_lag_seconds", "seconds", "How far event time is behind the clock.", SHARD),
+    _gauge(
+        "watermark_lag_seconds", "seconds", "How far event time is behind the clock.", STREAM, SHARD
+    ),
     _gauge("groups", "keys", "Keys that a rule knows, over all shards held.", "rule"),
     _counter(
         "anomalies_total",
@@ -138,6 +157,10 @@ METRICS: tuple[Metric, ...] = (
         "state",
     ),
     _gauge("inflight_bytes", "bytes", "Memory taken by pages that are read ahead."),
+    # global rules
+    _counter("partials_total", "records", "Records that the merge stream took from this worker."),
+    _counter("partials_bytes_total", "bytes", "Bytes of those records."),
+    _counter("merged_total", "records", "Records of the merge stream that were processed."),
     # output
     _counter("published_total", "events", "Events that a target took.", "sink", "detail_type"),
     _histogram(
@@ -184,10 +207,14 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._families: dict[str, Any] = {m.name: _family(m, self._registry) for m in METRICS}
         self._values: dict[str, set[str]] = {}  # by label, those that have a series
-        self._shards: set[str] = set()
+        self._shards: set[tuple[str, str]] = set()  # of which stream
 
     def __repr__(self) -> str:
         return f"<Metrics of {len(self._families)} families, shards {sorted(self._shards)}>"
+
+    def of(self, stream: str) -> StreamMetrics:
+        """The same metrics, for one who writes of one stream only."""
+        return StreamMetrics(self, stream)
 
     def add(self, name: str, n: float = 1, /, **labels: str) -> None:
         """A counter grows by n."""
@@ -204,17 +231,19 @@ class Metrics:
         exemplar = None if trace_id is None else {"trace_id": trace_id}
         self._series(name, "histogram", labels).observe(value, exemplar)
 
-    def keep_shards(self, held: Collection[str]) -> None:
-        """Remove the series of all shards but these: the leases of the others went."""
-        for shard_id in self._shards.difference(held):
-            self.forget_shard(shard_id)
+    def keep_shards(self, stream: str, held: Collection[str]) -> None:
+        """Remove the series of all the stream's shards but these: the others' leases went."""
+        for shard_id in [shard_id for of, shard_id in self._shards if of == stream]:
+            if shard_id not in held:
+                self.forget_shard(stream, shard_id)
 
-    def forget_shard(self, shard_id: str) -> None:
+    def forget_shard(self, stream: str, shard_id: str) -> None:
         """Remove a shard's series; an unknown one is no error."""
-        self._shards.discard(shard_id)
+        self._shards.discard((stream, shard_id))
         for metric in METRICS:
             if SHARD in metric.labels:
-                self._families[metric.name].remove_by_labels({SHARD: shard_id})
+                labels = {STREAM: stream, SHARD: shard_id}
+                self._families[metric.name].remove_by_labels(labels)
 
     def text(self) -> bytes:
         """All series as Prometheus text (`TEXT_TYPE`)."""
@@ -233,11 +262,12 @@ class Metrics:
         family = self._families[name]
         if not labels:
             return family
+        if SHARD in labels:
+            self._shards.add((labels[STREAM], labels[SHARD]))
         return family.labels(**{label: self._bounded(label, labels[label]) for label in labels})
 
     def _bounded(self, label: str, value: str) -> str:
-        if label == SHARD:
-            self._shards.add(value)
+        if label in (SHARD, STREAM):  # they go with their leases, and a process reads two streams
             return value
         known = self._values.setdefault(label, set())
         if value not in known:
@@ -245,6 +275,40 @@ class Metrics:
                 return OTHER
             known.add(value)
         return value
+
+
+class StreamMetrics:
+    """`Metrics` where the label `stream` is known: left out by the caller, set where it belongs."""
+
+    def __init__(self, metrics: Metrics, stream: str) -> None:
+        self.stream = stream
+        self._metrics = metrics
+
+    def __repr__(self) -> str:
+        return f"<StreamMetrics of {self.stream}>"
+
+    def add(self, name: str, n: float = 1, /, **labels: str) -> None:
+        self._metrics.add(name, n, **self._labels(name, labels))
+
+    def set(self, name: str, value: float, /, **labels: str) -> None:
+        self._metrics.set(name, value, **self._labels(name, labels))
+
+    def observe(
+        self, name: str, value: float, /, *, trace_id: str | None = None, **labels: str
+    ) -> None:
+        self._metrics.observe(name, value, trace_id=trace_id, **self._labels(name, labels))
+
+    def keep_shards(self, held: Collection[str]) -> None:
+        self._metrics.keep_shards(self.stream, held)
+
+    def forget_shard(self, shard_id: str) -> None:
+        self._metrics.forget_shard(self.stream, shard_id)
+
+    def _labels(self, name: str, labels: dict[str, str]) -> dict[str, str]:
+        metric = BY_NAME.get(name)
+        if metric is not None and STREAM in metric.labels:
+            return {STREAM: self.stream, **labels}
+        return labels
 
 
 TEXT_TYPE = text.CONTENT_TYPE_PLAIN_0_0_4

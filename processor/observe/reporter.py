@@ -28,11 +28,14 @@ from processor.ports import Clock
 
 
 class About(Struct, frozen=True):
-    """What runs: our version, the hash of the resolved pipeline file, and each sink's kind."""
+    """What runs: our version, the hash of the resolved pipeline file, each sink's kind, and the
+    names of the streams."""
 
     version: str
     config_hash: str
     services: Mapping[str, str] = {}  # by sink's name; a sink that is not in it speaks for itself
+    stream: str = ""
+    merge_stream: str | None = None  # None: no rule is global
 
 
 class ShardFacts(Protocol):
@@ -46,16 +49,49 @@ class ShardFacts(Protocol):
     def groups(self) -> Mapping[str, int]: ...
 
 
+class StageReporter:
+    """The observers of one of the two stages."""
+
+    def __init__(self, board: Board, *, is_merge: bool = False):
+        self.reads = ReadReporter(board)
+        self.steps = StepReporter(board, is_merge=is_merge)
+        self.leases = LeaseReporter(board)
+        self._board = board
+
+    def refresh(self, shards: Mapping[str, ShardFacts], leases_unowned: int) -> None:
+        """Bring the gauges up to date; shards not held lose their series."""
+        metrics = self._board.metrics
+        metrics.keep_shards(shards.keys() | self.leases.held)
+        metrics.set("leases_unowned", leases_unowned)
+        now_ms = self._board.clock.wall_ms()
+        for shard_id, shard in shards.items():
+            if shard.watermark_ms is not None:
+                lag_s = (now_ms - shard.watermark_ms) / 1_000
+                metrics.set("watermark_lag_seconds", lag_s, shard=shard_id)
+
+
 class Reporter:
     """All observers of a process, on one set of metrics."""
 
     def __init__(self, metrics: Metrics, log: Any, clock: Clock, about: About):
-        board = Board(metrics, log, clock)
-        self.reads = ReadReporter(board)
+        board = Board(metrics.of(about.stream), log, clock)
+        self.source = StageReporter(board)
+        self.reads, self.steps, self.leases = (
+            self.source.reads,
+            self.source.steps,
+            self.source.leases,
+        )
         self.sinks = SinkReporter(board, about.services)
         self.dead_letters = DeadLetterReporter(board, about.services)
-        self.steps = StepReporter(board)
-        self.leases = LeaseReporter(board)
+        self.merge: StageReporter | None = None
+        self.partials = PartialReporter(board)
+        if about.merge_stream is not None:
+            beside = board.beside(metrics, about.merge_stream)
+            self.merge, self.partials = (
+                StageReporter(beside, is_merge=True),
+                PartialReporter(beside),
+            )
+        self._metrics = metrics
         self._board = board
         self._rules: set[str] = set()
         metrics.set("build_info", 1, version=about.version, python=platform.python_version())
@@ -82,21 +118,22 @@ class Reporter:
         leases_unowned: int,
         inflight_bytes: int,
         is_draining: bool,
+        merged: Mapping[str, ShardFacts] | None = None,
+        merge_unowned: int = 0,
     ) -> Metrics:
-        """Bring the gauges up to date, before a scrape; shards not held lose their series."""
-        metrics = self._board.metrics
-        metrics.keep_shards(shards.keys() | self.leases.held)
-        metrics.set("leases_unowned", leases_unowned)
-        metrics.set("inflight_bytes", inflight_bytes)
-        metrics.set("draining", int(is_draining))
-        metrics.set("windows_open", sum(shard.windows_open for shard in shards.values()))
-        now_ms = self._board.clock.wall_ms()
-        for shard_id, shard in shards.items():
-            if shard.watermark_ms is not None:
-                lag_s = (now_ms - shard.watermark_ms) / 1_000
-                metrics.set("watermark_lag_seconds", lag_s, shard=shard_id)
-        self._set_groups(shards.values())
-        return metrics
+        """Bring the gauges up to date, before a scrape; shards not held lose their series.
+
+        `merged` and `merge_unowned`: the same of the merge stream.
+        """
+        self.source.refresh(shards, leases_unowned)
+        if self.merge is not None:
+            self.merge.refresh(merged or {}, merge_unowned)
+        every = [*shards.values(), *(merged or {}).values()]
+        self._metrics.set("inflight_bytes", inflight_bytes)
+        self._metrics.set("draining", int(is_draining))
+        self._metrics.set("windows_open", sum(shard.windows_open for shard in every))
+        self._set_groups(every)
+        return self._metrics
 
     def _set_groups(self, shards: Collection[ShardFacts]) -> None:
         groups = dict.fromkeys(
@@ -185,3 +222,29 @@ class DeadLetterReporter(SinkReporter):
     def on_published(self, sink: str, kind: str, n: int) -> None:
         self._board.metrics.add("dead_letters_total", n, reason=kind)
         self._board.totals.dead_letters += n
+
+
+class PartialReporter:
+    """A `ports.PartialObserver`."""
+
+    def __init__(self, board: Board):
+        self._board = board
+
+    def on_request(self, seconds: float) -> None:
+        self._board.metrics.observe("publish_duration_seconds", seconds, sink="merge")
+
+    def on_taken(self, records: int, payload_bytes: int) -> None:
+        self._board.metrics.add("partials_total", records)
+        self._board.metrics.add("partials_bytes_total", payload_bytes)
+
+    def on_retry(self, reason: str, n: int) -> None:
+        metrics = self._board.metrics
+        metrics.add("retries_total", n, service="kinesis", reason=reason)
+        metrics.add("errors_total", stage="merge", kind=reason)
+        if reason == "Throttled" or is_throttling(reason):
+            metrics.add("throttled_total", service="kinesis", operation="put")
+        self._board.log.warning(
+            "partials_put_failed",
+            message=f"{n} records are put to the merge stream again",
+            error_kind=reason,
+        )

@@ -26,7 +26,6 @@ _PLAIN = {
     "duplicates": "duplicates_total",
     "outside_range": "outside_range_total",
     "unmatched": "unmatched_total",
-    "windows_closed": "windows_closed_total",
 }
 
 
@@ -57,8 +56,9 @@ _details = msgspec.json.Decoder(_Detail)
 class StepReporter:
     """A `ports.StepObserver`."""
 
-    def __init__(self, board: Board):
+    def __init__(self, board: Board, *, is_merge: bool = False):
         self._board = board
+        self._is_merge = is_merge  # its records are partials, which no event came as
 
     def on_step(self, shard_id: str, step: Step, seconds: float) -> None:
         """Its events were accepted (or refused for good) `seconds` after its page was taken."""
@@ -98,12 +98,16 @@ class StepReporter:
 
     def _count(self, counts: Counts) -> None:
         metrics, totals = self._board.metrics, self._board.totals
-        for field, name in _PLAIN.items():
-            metrics.add(name, getattr(counts, field))
         for rule, n in counts.late_by_rule.items():
             metrics.add("late_total", n, rule=rule)
         for reason, n in counts.rejects.items():
             metrics.add("rejects_total", n, reason=reason)
+        metrics.add("windows_closed_total", counts.windows_closed)
+        if self._is_merge:
+            metrics.add("merged_total", counts.records)
+            return
+        for field, name in _PLAIN.items():
+            metrics.add(name, getattr(counts, field))
         totals.records += counts.records
         totals.payload_bytes += counts.payload_bytes
         totals.counted += counts.counted

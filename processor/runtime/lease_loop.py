@@ -46,6 +46,7 @@ BACKGROUND_MAX = 64  # sweeps and removals under way; what finds no room is left
 class LeaseStatus(Struct, frozen=True):
     """One shard for the status page; `stage` and `held_for_s` only where we hold it."""
 
+    stream: str
     shard_id: str
     owner: str | None
     epoch: int
@@ -92,6 +93,7 @@ class LeaseLoop:
         self._fatal: Unavailable | None = None
         self._sample_at = 0.0
         self._replaced: StreamReplaced | None = None  # until the new stream is open
+        self._is_open = False
 
     def __repr__(self) -> str:
         return f"<LeaseLoop {self._machine!r}>"
@@ -125,6 +127,7 @@ class LeaseLoop:
         mine = self._machine.leases.get(row.id)
         row = mine.row if mine else row
         return LeaseStatus(
+            row.stream.name,
             row.id,
             row.owner,
             row.epoch,
@@ -142,7 +145,7 @@ class LeaseLoop:
         Raises Unavailable if table, stream or a permission is missing at the start. Cancelling is
         safe: shard tasks end at once, and the leases fall to others after their TTL.
         """
-        await self._open(stopping)
+        await self.open(stopping)
         watcher = asyncio.create_task(self._wake_on(stopping))
         try:
             while not self._machine.is_finished:
@@ -154,6 +157,12 @@ class LeaseLoop:
             await self._end_tasks([watcher, *self._background])
 
     # ---- the loop
+
+    async def open(self, stopping: asyncio.Event) -> None:
+        """What `run` begins with, unless it is done; raises the same."""
+        if not self._is_open:
+            await self._open(stopping)
+            self._is_open = True
 
     async def _open(self, stopping: asyncio.Event, *, is_made_again: bool = False) -> None:
         """Which stream, and where its first shards start; waits while a service is out."""

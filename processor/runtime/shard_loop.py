@@ -244,10 +244,14 @@ class ShardLoop:
         self._idle.on_answer(len(page), page.millis_behind, page.date_ms)
 
     async def _mark_if_idle(self) -> None:
-        """Let an idle shard's time go on, where that has an effect."""
-        watermark_ms = self._idle.candidate_ms(self._pipeline.furthest_ms)
+        """Let an idle shard's time go on, where that has an effect; and where nothing of global
+        rules is open, tell them that they need not wait for it."""
+        furthest_ms = self._pipeline.furthest_ms
+        watermark_ms = self._idle.candidate_ms(furthest_ms)
         if watermark_ms is not None and self._pipeline.is_due(watermark_ms):
             await self._decide("idle", watermark_ms)
+        elif self._idle.is_certain and self._pipeline.is_quiet_due:
+            await self._decide("quiet", furthest_ms or 0)
 
     async def _decide(self, fact: Fact, watermark_ms: int, shard_id: str = "") -> None:
         """A decision that a clock forced: it is committed before it takes effect."""

@@ -72,6 +72,7 @@ class Worker:
     ):
         self._road = road
         self._pulse = pulse
+        self.is_rollback = is_rollback
         self._shards: dict[str, ShardLoop] = {}
         self._ended: dict[str, ShardView] = {}
         self._timing = timing or Timing()
@@ -105,6 +106,22 @@ class Worker:
         """A sentence, where all that this worker could do is left to a newer pipeline's workers."""
         barred = [] if self._shards else self._leases.barred()
         return advice(len(barred), self._leases.generation) if barred else None
+
+    @property
+    def stream(self) -> str:
+        """Name or ARN of the stream that it follows."""
+        return self._road.stream
+
+    @property
+    def clock(self) -> Clock:
+        return self._road.clock
+
+    async def open(self, stopping: asyncio.Event) -> None:
+        """Find out which stream it is and whether we may follow it; `run` does so, if not done.
+
+        Raises Unavailable, and ConfigError where a merge stream has other buckets.
+        """
+        await self._leases.open(stopping)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set and every lease is handed over, in less than 30 s.

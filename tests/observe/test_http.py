@@ -120,7 +120,8 @@ async def test_status_has_the_agreed_shape() -> None:
         assert answer.content_type == "application/json"
         told: dict[str, Any] = await answer.json()
     assert list(told) == [
-        *("worker_id", "version", "app", "state", "totals", "latency", "leases", "shards", "ended")
+        *("worker_id", "version", "app", "state", "totals", "latency", "leases", "shards"),
+        *("ended", "merge"),
     ]
     assert set(told["totals"]) == {
         *("records", "payload_bytes", "counted", "duplicates", "late", "unmatched", "rejects"),

@@ -156,20 +156,36 @@ def shards(metrics: Metrics) -> set[str]:
 
 
 def test_series_of_a_shard_go_with_its_lease_and_come_back_with_it() -> None:
-    metrics = Metrics()
+    every = Metrics()
+    metrics = every.of("orders")
     for name in (m.name for m in METRICS if "shard" in m.labels):
         metrics.set(name, 1, shard="shard-0")
         metrics.set(name, 1, shard="shard-1")
     metrics.forget_shard("shard-0")
     metrics.forget_shard("never-seen")
-    assert shards(metrics) == {"shard-1"}
+    assert shards(every) == {"shard-1"}
     metrics.set("lag_seconds", 2, shard="shard-0")
-    assert shards(metrics) == {"shard-0", "shard-1"}
+    assert shards(every) == {"shard-0", "shard-1"}
 
 
 def test_only_shards_that_are_held_keep_their_series() -> None:
-    metrics = Metrics()
+    every = Metrics()
+    metrics = every.of("orders")
     for i in range(3):
         metrics.set("lag_seconds", 1, shard=f"shard-{i}")
     metrics.keep_shards({"shard-1"})
-    assert shards(metrics) == {"shard-1"}
+    assert shards(every) == {"shard-1"}
+
+
+def test_shards_of_two_streams_have_series_of_their_own_though_they_are_called_alike() -> None:
+    every = Metrics()
+    orders, merge = every.of("orders"), every.of("merge")
+    orders.set("lag_seconds", 1, shard="shard-0")
+    merge.set("lag_seconds", 2, shard="shard-0")
+    orders.keep_shards(())
+    told = {
+        dict(labels)["stream"]: n
+        for (name, labels), n in series(every).items()
+        if name == "lag_seconds"
+    }
+    assert told == {"merge": 2}

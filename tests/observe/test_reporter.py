@@ -40,18 +40,22 @@ ARRIVAL_S = 2.0  # before the present
 class Bench:
     """A reporter, and what came of it."""
 
-    def __init__(self, level: str = "info") -> None:
+    def __init__(self, level: str = "info", merge: str | None = "merge") -> None:
         self.metrics = Metrics()
         self.clock = VirtualClock()
         self._out = io.StringIO()
         log = make_logger("json", self._out, level, service="shop", stream="orders")
-        about = About("1.2.3", "abc", {"bus": "eventbridge", "dead_letters": "sqs"})
+        about = About(
+            "1.2.3", "abc", {"bus": "eventbridge", "dead_letters": "sqs"}, "orders", merge
+        )
         self.reporter = Reporter(self.metrics, log, self.clock, about)
 
     def value(self, name: str, /, **labels: str) -> float | None:
         for family in parse_text(self.metrics.text().decode()):
             for sample in family.samples:
-                if sample.name == PREFIX + name and sample.labels == labels:
+                if sample.name != PREFIX + name:
+                    continue
+                if sample.labels in (labels, {"stream": "orders", **labels}):
                     return sample.value
         return None
 
@@ -433,6 +437,40 @@ def test_gauges_are_sums_over_the_shards_held_now(bench: Bench) -> None:
     assert bench.value("draining") == 1
 
 
+def test_the_stages_are_told_apart_by_their_streams(bench: Bench) -> None:
+    now_ms, merge = bench.clock.wall_ms(), bench.reporter.merge
+    assert merge is not None
+    bench.reporter.leases.on_claimed(row("shard-0"))
+    merge.leases.on_claimed(row("shard-0"))
+    merge.leases.on_claimed(row("shard-1"))
+    source = {"shard-0": Facts(now_ms - 7_000, 3, {"revenue": 10})}
+    merged = {"shard-0": Facts(now_ms - 9_000, 4, {"revenue": 20})}
+    refresh(bench, source, merged=merged, leases_unowned=1, merge_unowned=2)
+    for stream, lag_s, held, unowned in (("orders", 7, 1, 1), ("merge", 9, 2, 2)):
+        labels = {"stream": stream}
+        assert bench.value("watermark_lag_seconds", shard="shard-0", **labels) == lag_s
+        assert bench.value("leases_held", **labels) == held
+        assert bench.value("leases_unowned", **labels) == unowned
+    assert bench.value("windows_open") == 7
+    assert bench.value("groups", rule="revenue") == 30
+    assert {line["stream"] for line in bench.lines()} == {"orders", "merge"}
+
+
+def test_what_is_merged_are_no_records_of_the_source(bench: Bench) -> None:
+    assert bench.reporter.merge is not None
+    bench.reporter.merge.steps.on_step("shard-0", step(), 0.1)
+    assert bench.value("records_total") == bench.reporter.totals.records == 0
+    assert bench.value("merged_total") == 10
+    assert bench.value("windows_closed_total") == 1
+
+
+def test_what_shards_tell_each_other_is_no_published_event(bench: Bench) -> None:
+    bench.reporter.partials.on_taken(3, 300)
+    assert bench.value("partials_total") == 3
+    assert bench.value("partials_bytes_total") == 300
+    assert bench.reporter.totals.events_published == 0
+
+
 def test_gauges_forget_what_is_not_held_any_more(bench: Bench) -> None:
     refresh(bench, {"shard-0": Facts(bench.clock.wall_ms(), 3, {"revenue": 10})})
     refresh(bench, {})
@@ -533,6 +571,11 @@ def everything(bench: Bench) -> None:
         inflight_bytes=1,
         is_draining=True,
     )
+    bench.reporter.partials.on_request(0.1)
+    bench.reporter.partials.on_taken(3, 300)
+    bench.reporter.partials.on_retry("Throttled", 1)
+    assert bench.reporter.merge is not None
+    bench.reporter.merge.steps.on_step("shard-0", step(), 0.1)
     bench.metrics.observe("loop_lag_seconds", 0.1)  # the ticker's (test_ticker)
 
 
