@@ -56,6 +56,7 @@ class Window(Struct, frozen=True):
     (`other`), else None. `traceparent` is a sample record's, or None. `is_partial`: records of it
     came before its rule began to count. `origin` names that beginning where another one could tell
     something else of the same window; else it is "", and the same result has the same id.
+    `is_complete`: no shard of the source was left behind.
     """
 
     start_ms: int
@@ -69,6 +70,7 @@ class Window(Struct, frozen=True):
     arrival_ms: int = 0
     is_partial: bool = False
     origin: str = ""
+    is_complete: bool = True
 
 
 # ---- names ----------------------------------------------------------------------------------
@@ -176,6 +178,8 @@ def _detail(id_: str, identity: Identity, window: Window, anomaly: dict[str, Any
     detail["is_final"] = True
     if window.is_partial:
         detail["partial"] = True
+    if not window.is_complete:
+        detail["complete"] = False
     detail["count"] = window.count
     detail["values"] = dict(window.values)
     if anomaly is not None:

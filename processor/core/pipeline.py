@@ -11,7 +11,7 @@ come after its window's closing is late by the watermark before it, and is not c
 from __future__ import annotations
 
 import heapq
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -28,6 +28,7 @@ from processor.core.rules import Firing, Heritage, Output, Records, Rule, RulePl
 from processor.core.shipping import Saved as Shipped
 from processor.core.shipping import Shipper
 from processor.core.stored import stream
+from processor.core.turns import EVENT_WORK, Piece, Told, joined, step, turns
 from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
 from processor.model import (
@@ -51,10 +52,6 @@ SNAPSHOT_VERSION = 5
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000
 _NO_WATERMARK = -(2**62)
-# A step ends after about 50 ms of closing: half a microsecond a key that detectors judge, 20 an
-# event. The detectors judge all keys of a window in one go, its events are told in several.
-TURN_WORK = 100_000
-EVENT_WORK = 40
 
 
 class Totals(Struct):
@@ -114,10 +111,6 @@ class _Versioned(Struct, frozen=True):
     """What a snapshot of any version has; what else it has is not looked at."""
 
     version: int
-
-
-Told = DerivedEvent | Partial
-Piece = tuple[int, list[Told]]  # what it cost, and what it yields
 
 
 S = TypeVar("S", Saved, Shipped, contravariant=True)
@@ -190,11 +183,11 @@ class ShardPipeline:
 
     def feed(self, page: Page) -> Step:
         """Take a page of records, in one step."""
-        return _joined(self.steps(page))
+        return joined(self.steps(page))
 
     def mark(self, mark: Mark) -> Step:
         """Apply a committed mark, in one step."""
-        return _joined(self.steps(mark))
+        return joined(self.steps(mark))
 
     def steps(self, item: Page | Mark) -> Iterator[Step]:
         """The same in steps of bounded work, so that others get their turn in between.
@@ -212,10 +205,10 @@ class ShardPipeline:
 
     def _quieten(self) -> Iterator[Step]:
         firings = (f for rule in self._global_rules for f in rule.quieten(self._watermark_ms))
-        rest = yield from _turns(
+        rest = yield from turns(
             (EVENT_WORK, [_told(output)]) for firing in firings for output in firing.outputs
         )
-        yield _step(rest, [], Counts())
+        yield step(rest, [], Counts())
 
     def _count(self, page: Page) -> Iterator[Step]:
         counts = Counts(payload_bytes=sum(map(len, page.payloads)))
@@ -258,7 +251,7 @@ class ShardPipeline:
 
     def end(self) -> Step:
         """The shard is at its end, in one step."""
-        return _joined(self.finish())
+        return joined(self.finish())
 
     def finish(self) -> Iterator[Step]:
         """The shard is at its end: what no child can have closes as its part, in bounded steps.
@@ -268,10 +261,10 @@ class ShardPipeline:
         """
         counts, open_before = Counts(), self.windows_open
         outputs = (output for rule in self._rules for output in rule.finish())
-        rest = yield from _turns((EVENT_WORK, [_told(output)]) for output in outputs)
+        rest = yield from turns((EVENT_WORK, [_told(output)]) for output in outputs)
         counts.windows_closed = open_before - self.windows_open
         self.totals.add(counts)
-        yield _step(rest, [], counts)
+        yield step(rest, [], counts)
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether a mark that moves the watermark there would have an effect."""
@@ -540,12 +533,12 @@ class ShardPipeline:
         counts: Counts,
     ) -> Iterator[Step]:
         """Count, move the watermark, and tell what it passes."""
-        rest = yield from _turns(self._fire(records, moved, counts))
+        rest = yield from turns(self._fire(records, moved, counts))
         self._watermark_ms = moved.to_ms
         self._floors = floors.standing(self._floors, moved.to_ms)
         self._seen.sweep(moved.to_ms)
         self.totals.add(counts)
-        yield _step(rest, letters, counts)
+        yield step(rest, letters, counts)
 
     def _fire(
         self, records: Sequence[Records | None], moved: Moved, counts: Counts
@@ -603,33 +596,6 @@ def _version_of(state: bytes) -> int:
 
 def _told(output: Output | Partial) -> Told:
     return output if isinstance(output, Partial) else output.event
-
-
-def _step(told: Sequence[Told], letters: list[DeadLetter], counts: Counts) -> Step:
-    events = [one for one in told if isinstance(one, DerivedEvent)]
-    partials = [one for one in told if isinstance(one, Partial)]
-    return Step(events, letters, counts, partials)
-
-
-def _turns(pieces: Iterable[Piece]) -> Generator[Step, None, list[Told]]:
-    """Steps of about as much work as a turn may take; what is left makes the last step."""
-    told: list[Told] = []
-    work = 0
-    for cost, derived in pieces:
-        told += derived
-        work += cost
-        if work >= TURN_WORK:
-            yield _step(told, [], Counts())
-            told, work = [], 0
-    return told
-
-
-def _joined(steps: Iterator[Step]) -> Step:
-    """All steps as one; the last one's counts are those of all."""
-    *before, last = steps
-    events = [event for step in (*before, last) for event in step.events]
-    partials = [partial for step in (*before, last) for partial in step.partials]
-    return Step(events, last.dead_letters, last.counts, partials)
 
 
 def _any(masks: list[Bools], n: int) -> Bools:

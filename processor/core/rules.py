@@ -99,7 +99,7 @@ class Firing(NamedTuple):
     record: int  # its place in the page; the page's length where a mark fired it
     end_ms: int
     closed: int  # windows
-    cost: int  # in units of `pipeline.TURN_WORK`, besides that of its outputs
+    cost: int  # in units of `turns.TURN_WORK`, besides that of its outputs
     outputs: Iterator[Output | Partial]
 
 

@@ -153,7 +153,7 @@ class WindowTable:
         """Add what was taken out of a table of n keys to the windows of their heirs, int64[n].
         Raises ValueError where it is none of this rule."""
         other = self.fresh()
-        other.adopt(saved, np.arange(len(heirs)))
+        other.adopt(saved, np.where(heirs >= 0, np.arange(len(heirs)), -1))
         codes, theirs = other._slots.items()
         ordinals = (codes & np.uint64(2**_ORDINAL_BITS - 1)).astype(np.int64) - 1
         keys = heirs[(codes >> np.uint64(_ORDINAL_BITS)).astype(np.intp)]

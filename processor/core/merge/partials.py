@@ -141,6 +141,11 @@ def hash_key_of(bucket: int, buckets: int) -> int:
     return (2 * bucket + 1) * _HASH_SPACE // (2 * buckets)
 
 
+def place(bucket: int, buckets: int) -> bytes:
+    """The same as 16 bytes."""
+    return hash_key_of(bucket, buckets).to_bytes(16, "big")
+
+
 # ---- writing ----------------------------------------------------------------------------------
 
 _encode = msgspec.msgpack.Encoder().encode

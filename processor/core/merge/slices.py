@@ -30,11 +30,55 @@ def named(
     return Deltas([values_of(row) for row in used.tolist()], _renumbered(saved, heirs, like))
 
 
-def _some(whole: Deltas, keys: Bools, like: WindowTable) -> Deltas:
+def some(whole: Deltas, keys: Bools, like: WindowTable) -> Deltas:
     """Those of some keys, bool[n_keys]."""
     heirs = np.where(keys, np.cumsum(keys) - 1, -1)
     names = [whole.keys[i] for i in np.flatnonzero(keys).tolist()]
     return Deltas(names, _renumbered(whole.windows, heirs, like))
+
+
+def used(saved: windows.Saved, n_keys: int) -> Bools:
+    """Which of n keys have a slot, bool[n]."""
+    found = np.zeros(n_keys, dtype=np.bool_)
+    found[rows_of(saved)] = True
+    return found
+
+
+def counts(saved: windows.Saved) -> Ints:
+    """The records of each slot, int64[n]."""
+    return np.frombuffer(saved.columns["n"], "<i8")
+
+
+def ended(table: WindowTable, watermark_ms: int) -> list[int]:
+    """Open windows that end up to there, by ordinal."""
+    ends = [end for end in table.ends_ms() if end <= watermark_ms]
+    return [(end - table.start_ms(0)) // table.window.size_ms - 1 for end in ends]
+
+
+def first_ends(table: WindowTable, saved: windows.Saved) -> Ints:
+    """The end of the first window of each slot, int64[n]."""
+    mask = np.uint64(2**_ORDINAL_BITS - 1)
+    ordinals = (np.frombuffer(saved.codes, np.uint64) & mask).astype(np.int64) - 1
+    return table.start_ms(1) + ordinals * table.window.size_ms
+
+
+def joined(deltas: Deltas, rows: Ints, row: int, like: WindowTable) -> tuple[Deltas, Ints]:
+    """All keys that go to one row as one key, in rounds that halve them; with the new rows."""
+    while (at := np.flatnonzero(rows == row)).size > 1:
+        table = like.fresh()
+        heirs = np.empty(len(rows), dtype=np.int64)
+        pairs = np.arange(len(at)) // 2
+        kept = np.concatenate([np.flatnonzero(rows != row), at[::2]])
+        kept.sort()
+        heirs[kept] = np.arange(len(kept))
+        heirs[at[1::2]] = -1
+        table.merge(deltas.windows, heirs)
+        heirs[kept] = -1
+        heirs[at[1::2]] = np.searchsorted(kept, at[::2])[pairs[1::2]]
+        table.merge(deltas.windows, heirs)
+        deltas = Deltas([deltas.keys[i] for i in kept.tolist()], table.snapshot())
+        rows = rows[kept]
+    return deltas, rows
 
 
 def _renumbered(saved: windows.Saved, heirs: Ints, like: WindowTable) -> windows.Saved:
@@ -46,7 +90,7 @@ def _renumbered(saved: windows.Saved, heirs: Ints, like: WindowTable) -> windows
 def by_bucket(whole: Deltas, buckets: int, like: WindowTable) -> dict[int, Deltas]:
     """What each bucket has to be told; nothing for those without a key."""
     of_key = np.array([bucket_of(values, buckets) for values in whole.keys], dtype=np.int64)
-    return {bucket: _some(whole, of_key == bucket, like) for bucket in np.unique(of_key).tolist()}
+    return {bucket: some(whole, of_key == bucket, like) for bucket in np.unique(of_key).tolist()}
 
 
 def split(
@@ -72,4 +116,4 @@ def _halved(
         return
     is_first = np.arange(n) < n // 2
     for half in (is_first, ~is_first):
-        yield from _halved(_some(whole, half, like), bytes_of, like)
+        yield from _halved(some(whole, half, like), bytes_of, like)

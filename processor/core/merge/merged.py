@@ -1,0 +1,136 @@
+"""A global rule where its parts meet: `rules.Rule`, with deltas in place of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from msgspec.structs import replace
+
+from processor.core import events
+from processor.core.beginnings import Starts
+from processor.core.keys import KeyTable
+from processor.core.merge import slices
+from processor.core.merge.members import Members
+from processor.core.merge.partials import Deltas
+from processor.core.rules import Rule, RulePlan, Saved
+from processor.core.windows import Sample, WindowTable
+from processor.model import Bools, Ints, Rows, Shard
+
+
+class Counted(NamedTuple):
+    """Records: in windows, and too late for any."""
+
+    counted: int
+    late: int
+
+
+class MergedRule(Rule):
+    """One bucket of a global rule. What shards tell of themselves, `members` knows."""
+
+    def __init__(self, plan: RulePlan, app: str, shard: Shard, members: Members):
+        super().__init__(plan, app, "", shard)
+        spec = plan.spec
+        most = groups_max(spec.max_groups, plan.buckets)
+        # No record is here to be put aside: what is one too many counts in `other`.
+        self.keys = KeyTable(spec.group_by, None, shard, most)
+        self._members = members
+        self._starts = _Starts(shard, members)
+
+    def check(self, deltas: Deltas) -> None:
+        """Raises ValueError where these are no deltas of this rule."""
+        n_fields = len(self.plan.spec.group_by)
+        if any(len(values) != n_fields for values in deltas.keys):
+            raise ValueError(f"keys that are not of {n_fields} fields")
+        self._table_of(deltas)
+        if (slices.counts(deltas.windows) < 1).any():
+            raise ValueError("windows without a record")
+
+    def merge(self, deltas: Deltas, watermark_ms: int) -> Counted:
+        """Add what a shard counted, checked; windows that the watermark has passed are told for
+        good."""
+        table = self._table_of(deltas)
+        late = table.take_out(slices.ended(table, watermark_ms))
+        timely = table.snapshot()
+        used = slices.used(timely, len(deltas.keys))
+        self._add_deltas(slices.some(Deltas(deltas.keys, timely), used, table))
+        return Counted(int(slices.counts(timely).sum()), int(slices.counts(late).sum()))
+
+    def _table_of(self, deltas: Deltas) -> WindowTable:
+        table = self.windows.fresh()
+        table.adopt(deltas.windows, np.arange(len(deltas.keys)))
+        return table
+
+    def _add_deltas(self, deltas: Deltas) -> None:
+        n = len(deltas.keys)
+        if not n:
+            return
+        columns = [list(column) for column in zip(*deltas.keys, strict=True)]
+        rows = self.keys.indices(columns, [""] * n)
+        self._ensure()
+        firsts = slices.first_ends(self.windows, deltas.windows)
+        np.minimum.at(
+            self._by_key.arrays["first_end_ms"], rows[slices.rows_of(deltas.windows)], firsts
+        )
+        for row in np.unique(rows[_repeats(rows)]).tolist():  # of `other` only
+            deltas, rows = slices.joined(deltas, rows, row, self.windows)
+        self.windows.merge(deltas.windows, rows)
+
+    def learning(self, saved: Saved) -> Iterator[None]:
+        """Take over what another version's section knows of its keys, without its windows."""
+        nothing = self.windows.fresh().snapshot()
+        yield from self.restoring(replace(saved, windows=nothing))
+        self._scorer.forget_volatile(np.flatnonzero(self.keys.live))
+
+    def speak_for(self, incarnation: str) -> None:
+        """Under which incarnation of the source the next events are told."""
+        if self._identity.incarnation != incarnation:
+            self._identity = replace(self._identity, incarnation=incarnation)
+
+    def _window(
+        self, end_ms: int, key: int, values: Mapping[str, Any], count: int, sample: Sample
+    ) -> events.Window:
+        window = super()._window(end_ms, key, values, count, sample)
+        return replace(window, part=None, is_complete=self._members.is_complete)
+
+
+class _Starts(Starts):
+    """The beginning of all keys: as late as that of the shard that began last."""
+
+    def __init__(self, shard: Shard, members: Members):
+        super().__init__(shard)
+        self._members = members
+
+    def know(self, rows: Rows, places: bytes, homeless: Bools) -> None:
+        pass
+
+    def may_be_whole(self, start_ms: int) -> bool:
+        return start_ms >= self._members.since_ms
+
+    def partial(self, rows: Rows, start_ms: int) -> Bools:
+        return np.full(len(rows), not self.may_be_whole(start_ms))
+
+    def origin(self, row: int) -> str:
+        return self._members.origin
+
+    def window_origin(self, row: int, start_ms: int, *, is_other: bool) -> str:
+        return "" if self.may_be_whole(start_ms) and not is_other else self._members.origin
+
+
+def groups_max(max_groups: int, buckets: int) -> int:
+    """How many groups one bucket holds of those that the rule may have.
+
+    Groups fall into buckets by hash: of `max_groups` groups some have more than their part. Six
+    standard deviations more has one in a billion, and a few more where parts are small.
+    """
+    part = -(-max_groups // buckets)
+    return min(max_groups, part + 6 * (isqrt(part) + 1) + 16)
+
+
+def _repeats(rows: Ints) -> Bools:
+    """Which of n rows are there more than once, bool[n]."""
+    _, which, times = np.unique(rows, return_inverse=True, return_counts=True)
+    more: Bools = times[which] > 1
+    return more
