@@ -114,8 +114,8 @@ def _crashing(
 ) -> tuple[ShardPipeline, list[Partial]]:
     """Feed the items; now and then everything since a checkpoint is done and told again."""
     out: list[Partial] = []
-    checkpoint, at, done = pipeline.snapshot(), 0, 0
-    inherited = pipeline.position
+    checkpoint, position = pipeline.snapshot(), pipeline.position
+    at = since = done = 0
     while at < len(items):
         steps = list(pipeline.steps(items[at]))
         out += _partials(steps)
@@ -124,11 +124,11 @@ def _crashing(
             done = at + 1
         at += 1
         if rng.random() < 0.2:
-            checkpoint, since, inherited = pipeline.snapshot(), at, pipeline.position
-        elif rng.random() < 0.1:
-            at = since if "since" in locals() else 0
+            checkpoint, since, position = pipeline.snapshot(), at, pipeline.position
+        elif rng.random() < 0.3:
+            at = since
             pipeline = ShardPipeline(plan, pipeline.shard, INCARNATION)
-            pipeline.restore(checkpoint, inherited or Position("trim_horizon"))
+            pipeline.restore(checkpoint, position or Position("trim_horizon"))
     return pipeline, out
 
 
@@ -147,9 +147,8 @@ def interleaved(told: Told, history: History, rng: random.Random) -> list[Partia
             if node.shard.id in left and not any(p in left for p in node.shard.parents)
         ]
         shard_id = rng.choice(ready)
-        for _ in range(rng.choice((1, 4, 40))):
-            if left[shard_id]:
-                order.append(left[shard_id].pop())
+        n = min(rng.choice((1, 4, 40)), len(left[shard_id]))
+        order += [left[shard_id].pop() for _ in range(n)]
         if not left[shard_id]:
             del left[shard_id]
     return order
@@ -194,7 +193,7 @@ def merge(
             if rng.random() < 0.3:
                 checkpoint, since = pipeline.snapshot(), at
                 pipeline = _restored(plan, node.shard, checkpoint)
-            elif rng.random() < 0.1 and since == done:
+            elif rng.random() < 0.2:
                 pipeline, at = _restored(plan, node.shard, checkpoint), since
         for step in pipeline.finish():
             assert step == Step([], [], Counts())
@@ -271,7 +270,7 @@ def results(events: Iterable[DerivedEvent]) -> dict[tuple[str, str, int], Any]:
         if detail["kind"] == "window":
             at = detail["rule"], json.dumps(detail["key"]), detail["window"]["start"]
             assert at not in found, "a window is told once"
-            assert "partial" not in detail and "complete" not in detail
+            assert not detail.keys() & {"partial", "complete"}
             found[at] = detail["count"], detail["values"]
     return found
 
