@@ -285,6 +285,23 @@ def test(args: argparse.Namespace) -> int:
     return test(args)
 
 
+def add_explain(verbs: Verbs) -> None:
+    about = "What each rule does, in words; its memory, its events a day, and what they cost."
+    add_verb(verbs, "explain", about, explain).prepare = _add_explain_arguments
+
+
+def _add_explain_arguments(parser: Parser) -> None:
+    from processor.cli_explain import add_arguments
+
+    add_arguments(parser)
+
+
+def explain(args: argparse.Namespace) -> int:
+    from processor.cli_explain import explain
+
+    return explain(args)
+
+
 def add_leases(verbs: Verbs) -> None:
     about = "See, release and move leases; take over the positions of a KCL application."
     add_verb(verbs, "leases", about, _no_leases_verb).prepare = _add_leases_verbs
@@ -361,6 +378,7 @@ VERBS: tuple[Callable[[Verbs], None], ...] = (
     add_config,
     add_diff,
     add_test,
+    add_explain,
     add_leases,
     add_health,
     add_version,

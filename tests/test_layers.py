@@ -16,9 +16,10 @@ LAYERS = {
     2: ("codecs", "aggregators", "detectors"),
     3: ("core", "ports"),
     4: ("aws_errors", "sources", "stores", "sinks", "observe", "local"),
-    5: ("config", "runtime", "testing"),
+    5: ("config", "runtime", "explaining", "testing"),
     6: (
-        *("assembly", "app", "cli", "cli_diff", "cli_leases", "cli_positions", "cli_test"),
+        *("assembly", "app", "cli", "cli_diff", "cli_explain", "cli_leases", "cli_positions"),
+        "cli_test",
         "__main__",
     ),
 }
@@ -79,7 +80,11 @@ def test_a_module_imports_from_its_own_layer_or_an_earlier_one(path: Path) -> No
 
 @pytest.mark.parametrize(
     "path",
-    [m for m in MODULES if top_of(m) in RING or top_of(m) in ("model", "errors", "testing")],
+    [
+        m
+        for m in MODULES
+        if top_of(m) in RING or top_of(m) in ("model", "errors", "explaining", "testing")
+    ],
     ids=name_of,
 )
 def test_the_ring_has_no_clock_no_chance_and_no_io(path: Path) -> None:

@@ -1,0 +1,89 @@
+"""What is said of a pipeline: of each rule all in words, its memory, its traffic, its warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from processor.config.checks import is_global
+from processor.config.lints import Warning
+from processor.core import versions
+from processor.explaining import windows, words
+from processor.explaining.memory import Memory, memory_of
+from processor.explaining.traffic import Assumed, Traffic, traffic_of
+from processor.model import Pipeline, RuleSpec
+
+
+class Rule(Struct, frozen=True):
+    name: str
+    version: str
+    is_global: bool
+    scope: str
+    counts: str
+    figures: list[str]
+    window: str
+    tells: list[str]
+    late: str
+    groups: str
+    detectors: list[str]
+    sends: list[str]
+    max_groups: int
+    memory: Memory
+    memory_bytes: int  # at the assumed number of keys, all on one shard
+    memory_bytes_max: int  # at max_groups, a shard
+    traffic: Traffic
+    warnings: list[str]
+
+
+class Account(Struct, frozen=True):
+    """`warnings`: of what belongs to no rule."""
+
+    app: str
+    assumed: Assumed
+    repeats: str
+    rules: list[Rule]
+    warnings: list[str]
+
+
+def account(pipeline: Pipeline, warnings: Sequence[Warning], assumed: Assumed) -> Account:
+    rules = [_rule(pipeline, rule, warnings, assumed) for rule in pipeline.rules]
+    told = {text for rule in rules for text in rule.warnings}
+    rest = [text for text in map(_warning, warnings) if text not in told]
+    return Account(pipeline.app, assumed, words.repeats(pipeline.event), rules, rest)
+
+
+def _rule(
+    pipeline: Pipeline, rule: RuleSpec, warnings: Sequence[Warning], assumed: Assumed
+) -> Rule:
+    event = pipeline.event
+    is_global_ = is_global(event, rule)
+    memory = memory_of(rule, event)
+    merge = pipeline.merge if is_global_ else None
+    sink = pipeline.sinks.get(rule.emit_windows or "")
+    is_paid = sink is not None and sink.kind == "eventbridge"
+    path = f"rules.{rule.name}"
+    return Rule(
+        rule.name,
+        versions.rule_version(pipeline, rule),
+        is_global_,
+        words.scope(rule, event, merge),
+        words.counted(rule),
+        words.figures(rule),
+        windows.of(rule.window),
+        list(windows.when_told(rule, event, is_global=is_global_)),
+        windows.what_is_late(rule, event),
+        words.keys(rule),
+        words.detects(rule),
+        list(words.sent(rule, pipeline.sinks)),
+        rule.max_groups,
+        memory,
+        memory.of(min(assumed.keys, rule.max_groups)),
+        memory.of(rule.max_groups),
+        traffic_of(rule, assumed, merge, is_paid=is_paid, a_window=memory.a_window),
+        [_warning(one) for one in warnings if one.path == path or one.path.startswith(f"{path}.")],
+    )
+
+
+def _warning(one: Warning) -> str:
+    return str(one)
