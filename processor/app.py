@@ -20,6 +20,7 @@ import structlog
 
 from processor import __version__, assembly
 from processor.assembly import Shop
+from processor.config.checks import has_global_rule
 from processor.core import plan
 from processor.core.merge.pipeline import MergePipeline
 from processor.core.plan import Plan
@@ -301,7 +302,7 @@ async def open_leases(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIt
         ports = AdminPorts(table, source, process.clock, say)
         admin = LeaseAdmin(ports, Follower(pipeline.app, pipeline.source.start))
         merge = None
-        if pipeline.merge is not None:
+        if pipeline.merge is not None and has_global_rule(pipeline):
             stream = await assembly.merge_source(shop, process.pulse)
             follower = Follower(pipeline.app, buckets=pipeline.merge.buckets)
             merge = LeaseAdmin(AdminPorts(table, stream, process.clock, say), follower)

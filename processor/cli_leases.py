@@ -32,6 +32,7 @@ Wording = Callable[[Position], str]
 
 COLUMNS = """\
 columns:
+  STREAM       only where there is a merge stream, too
   STAGE        held, unowned, for WORKER (who may claim it first), waits for its parents, ended
   EPOCH        how often the lease changed hands, or was set by hand
   POSITION     the last commit: reading goes on from there
@@ -41,6 +42,9 @@ columns:
   SEEKS        how often it was set by hand (seek, reset, import); each gives events new ids
   GENERATION   which version of the pipeline committed last; 0: none since it was set
 """
+
+
+ALL = "all shards, and what global rules know of them; no worker may be alive"
 
 
 def add_verbs(parser: Parser) -> None:
@@ -54,9 +58,9 @@ def add_verbs(parser: Parser) -> None:
     one = add("list", "All shards: who has them, and how far they are.", list_)
     one.epilog, one.formatter_class = COLUMNS, argparse.RawDescriptionHelpFormatter
     one = add("show", "One shard's row: positions, state, marks, parents and children.", show)
-    one.add_argument("shard", metavar="SHARD")
+    _add_shard(one)
     one = add("release", "Give up the lease of an owner that is dead.", release)
-    one.add_argument("shard", metavar="SHARD")
+    _add_shard(one)
     one = add("seek", "Go on elsewhere, without state, under a new incarnation.", seek, check_seek)
     _add_which(one)
     one.add_argument("--to", metavar="PLACE", required=True, help=seeking.TARGETS)
@@ -69,10 +73,15 @@ def add_verbs(parser: Parser) -> None:
     positions.add_arguments(one)
 
 
+def _add_shard(parser: Parser) -> None:
+    parser.add_argument("shard", metavar="SHARD")
+    parser.add_argument("--merge", action="store_true", help="a shard of the merge stream")
+
+
 def _add_which(parser: Parser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("shard", metavar="SHARD", nargs="?")
-    which.add_argument("--all", action="store_true", help="all shards; no worker may be alive")
+    which.add_argument("--all", action="store_true", help=ALL)
     parser.add_argument("--yes", metavar="APP", help="the app's name: yes, drop its state")
 
 
@@ -100,19 +109,28 @@ def say(text: str) -> None:
 
 
 async def list_(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
-    admin = tools.admin
-    leases = await admin.read()
-    rows = [_summary(leases, row, wording(args)) for row in leases.shards.values()]
+    found = [await admin.read() for admin in (tools.admin, tools.merge) if admin is not None]
     if args.output == "json":
-        write_json({"app": pipeline.app, "stream": str(leases.stream), "shards": rows})
+        told = [_listed(leases, args) for leases in found]
+        merge = {"merge": told[1]} if len(told) > 1 else {}
+        write_json({"app": pipeline.app, **told[0], **merge})
         return
+    rows = []
+    for leases in found:
+        stream = {"stream": leases.stream.name} if len(found) > 1 else {}
+        rows += [stream | row for row in _listed(leases, args)["shards"]]
+        if not leases.shards:
+            say(f"no leases: nobody has read {leases.stream.name} by table {pipeline.state.table}")
     write_table(rows)
-    if not rows:
-        say(f"no leases: nobody has read {leases.stream.name} by table {pipeline.state.table}")
+
+
+def _listed(leases: Leases, args: argparse.Namespace) -> dict[str, Any]:
+    rows = [_summary(leases, row, wording(args)) for row in leases.shards.values()]
+    return {"stream": str(leases.stream), "shards": rows}
 
 
 async def show(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
-    admin = tools.admin
+    admin = _of_stream(tools, args)
     leases = await admin.read()
     row = seeking.known(leases.shards, args.shard)
     details = _details(leases, row, wording(args))
@@ -185,8 +203,16 @@ def _details(leases: Leases, row: ShardRow, told: Wording) -> dict[str, Any]:
 # ---- changing ---------------------------------------------------------------------------------
 
 
+def _of_stream(tools: LeaseTools, args: argparse.Namespace) -> LeaseAdmin:
+    if not args.merge:
+        return tools.admin
+    if tools.merge is None:
+        raise UsageError("--merge: the pipeline file has no global rule, and so no merge stream")
+    return tools.merge
+
+
 async def release(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
-    admin = tools.admin
+    admin = _of_stream(tools, args)
     row = await admin.release(await admin.read(), args.shard)
     if row is None:
         say(f"{args.shard} is owned by nobody: nothing to do")
@@ -222,8 +248,23 @@ async def seek(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) 
     changes(foreseen.shards)
     if position.kind == "at":
         await admin.probe({args.shard: position})
+    if args.all:
+        await _forget_merged(tools, write_id)
     leases = await admin.discover()
     tell(await apply(admin, leases, changes(leases.shards), is_all=args.all))
+
+
+async def _forget_merged(tools: LeaseTools, write_id: str) -> None:
+    """Global rules begin anew with all shards: what they were told before is left unread."""
+    admin = tools.merge
+    if admin is None:
+        return
+    listed = await admin.listed()
+    leases = await admin.discover()
+    now = seeking.target("latest", leases.service_date_ms)
+    changes = seeking.seek_all(leases.shards, listed, now, write_id, reopen=False)
+    await tools.admin.bury_all()
+    tell(await apply(admin, leases, changes, is_all=True), "merge stream ")
 
 
 async def reset(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
@@ -231,6 +272,8 @@ async def reset(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace)
     admin = tools.admin
     write_id = token_hex(8)
     seeking.reset((await admin.foreseen()).shards, args.shard, write_id)
+    if args.all:
+        await _forget_merged(tools, write_id)
     leases = await admin.discover()
     changes = seeking.reset(leases.shards, args.shard, write_id)
     tell(await apply(admin, leases, changes, is_all=args.all))
@@ -246,12 +289,12 @@ async def apply(
     return changes
 
 
-def tell(changes: Sequence[seeking.Change]) -> None:
+def tell(changes: Sequence[seeking.Change], where: str = "") -> None:
     for change in changes:
         before, after = change.before, change.after
         again = ", read again" if before.ended and not after.ended else ""
         was, now = shown(before.position), shown(after.position)
-        say(f"{after.id}: {was} → {now}, epoch {after.epoch}{again}")
+        say(f"{where}{after.id}: {was} → {now}, epoch {after.epoch}{again}")
 
 
 def need_yes(pipeline: Pipeline, yes: str | None, which: str) -> None:

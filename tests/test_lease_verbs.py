@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from argparse import Namespace
 from copy import deepcopy
 from pathlib import Path
@@ -14,7 +16,8 @@ from processor.app import LeaseTools
 from processor.cli import main
 from processor.cli_leases import list_, release, reset, seek, show
 from processor.cli_positions import export, import_
-from processor.errors import ProcessorError, Unavailable
+from processor.core.leases.rows import ShardRow, WorkerRow
+from processor.errors import ProcessorError, Refused, Unavailable, UsageError
 from processor.model import Shard
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
 from processor.runtime.shards import Follower
@@ -31,10 +34,23 @@ class Desk:
         self.content = MemoryContent()
         self.said: list[str] = []
         self.source = MemorySource("orders", [Shard("s0"), Shard("s1")], self.clock)
+        self.merge = MemorySource("shop-merge", [Shard("s0")], self.clock)
 
-    def tools(self, app: str) -> LeaseTools:
-        ports = AdminPorts(MemoryTable(self.content), self.source, self.clock, self.said.append)
-        return LeaseTools(LeaseAdmin(ports, Follower(app, "latest")), no_kcl_table)
+    def tools(self, app: str, *, merge: bool = False) -> LeaseTools:
+        own = LeaseAdmin(self._ports(self.source), Follower(app, "latest"))
+        other = LeaseAdmin(self._ports(self.merge), Follower(app, buckets=16))
+        return LeaseTools(own, no_kcl_table, other if merge else None)
+
+    def _ports(self, source: MemorySource) -> AdminPorts:
+        return AdminPorts(MemoryTable(self.content), source, self.clock, self.said.append)
+
+    def row(self, stream: str, shard_id: str) -> ShardRow:
+        [found] = [
+            row
+            for (of, id_), row in self.content.shards.items()
+            if (of.name, id_) == (stream, shard_id)
+        ]
+        return found
 
 
 def no_kcl_table(name: str) -> Any:
@@ -46,7 +62,9 @@ PIPELINE = config.load(SHOP, {})
 
 
 def arguments(**given: Any) -> Namespace:
-    return Namespace(**({"shard": None, "all": False, "to": "latest", "output": "text"} | given))
+    return Namespace(
+        **({"shard": None, "all": False, "to": "latest", "output": "text", "merge": False} | given)
+    )
 
 
 WRONG = [
@@ -149,5 +167,100 @@ def test_an_import_tells_each_position_once(capsys: pytest.CaptureFixture[str]) 
         told = capsys.readouterr()
         assert [line.split()[0] for line in told.out.splitlines()] == ["SHARD", "s0", "s1"]
         assert told.err == ""
+
+    run(scene())
+
+
+# ---- both streams -----------------------------------------------------------------------------
+
+
+def test_list_shows_both_streams_whose_shards_are_called_alike(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        desk = Desk()
+        tools = desk.tools("shop", merge=True)
+        assert tools.merge is not None
+        for admin in (tools.admin, tools.merge):
+            await admin.discover()
+        await list_(tools, PIPELINE, arguments())
+        head, *lines = capsys.readouterr().out.splitlines()
+        assert head.split()[:2] == ["STREAM", "SHARD"]
+        found = [line.split()[:2] for line in lines]
+        assert found == [["orders", "s0"], ["orders", "s1"], ["shop-merge", "s0"]]
+        await list_(tools, PIPELINE, arguments(output="json"))
+        told = json.loads(capsys.readouterr().out)
+        assert [row["shard"] for row in told["shards"]] == ["s0", "s1"]
+        assert [row["shard"] for row in told["merge"]["shards"]] == ["s0"]
+        assert told["merge"]["stream"].startswith("shop-merge@")
+
+    run(scene())
+
+
+def test_a_shard_of_the_merge_stream_is_shown_and_released_by_that_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        desk = Desk()
+        tools = desk.tools("shop", merge=True)
+        assert tools.merge is not None
+        await tools.merge.discover()
+        await show(tools, PIPELINE, arguments(shard="s0", merge=True))
+        assert "shop-merge@" in capsys.readouterr().out
+        await release(tools, PIPELINE, arguments(shard="s0", merge=True))
+        assert "s0 is owned by nobody" in capsys.readouterr().err
+        with pytest.raises(UsageError, match="no global rule, and so no merge stream"):
+            await show(desk.tools("shop"), PIPELINE, arguments(shard="s0", merge=True))
+
+    run(scene())
+
+
+@pytest.mark.parametrize("verb", [seek, reset])
+def test_all_shards_anew_is_also_all_that_global_rules_know(verb: Any) -> None:
+    """What was told of the former life is past the position from which the merge stage goes on."""
+
+    async def scene() -> None:
+        desk = Desk()
+        tools = desk.tools("shop", merge=True)
+        assert tools.merge is not None
+        await tools.admin.discover()
+        await tools.merge.discover()
+        before = desk.row("shop-merge", "s0")
+        await asyncio.sleep(5)
+        await verb(tools, PIPELINE, arguments(all=True, to="trim_horizon"))
+        after = desk.row("shop-merge", "s0")
+        assert (after.seeks, after.epoch) == (before.seeks + 1, before.epoch + 1)
+        assert (after.position.kind, after.pairs[-1].state) == ("at_time", None)
+        assert int(after.position.value) == desk.merge.date_ms()
+        assert desk.row("orders", "s0").seeks == 1
+        await verb(tools, PIPELINE, arguments(shard="s0"))
+        assert desk.row("orders", "s0").seeks == 2
+        assert desk.row("shop-merge", "s0") == after, "one shard's is left alone"
+
+    run(scene())
+
+
+@pytest.mark.parametrize("stream", ["orders", "shop-merge"])
+def test_nothing_is_forgotten_under_a_live_worker_of_either_stream(stream: str) -> None:
+    async def scene() -> None:
+        desk = Desk()
+        tools = desk.tools("shop", merge=True)
+        assert tools.merge is not None
+        for admin in (tools.admin, tools.merge):
+            await admin.discover()
+        table, [key] = MemoryTable(desk.content), {k for k in desk.content.apps if k.name == stream}
+        await table.join(key, WorkerRow("alive"))
+
+        async def beat() -> None:
+            for counter in range(1, 100):
+                await table.heartbeat(key, WorkerRow("alive", counter))
+                await asyncio.sleep(3)
+
+        beating = asyncio.create_task(beat())
+        rows = dict(desk.content.shards)
+        with pytest.raises(Refused, match="worker alive is alive"):
+            await reset(tools, PIPELINE, arguments(all=True))
+        assert desk.content.shards == rows
+        beating.cancel()
 
     run(scene())

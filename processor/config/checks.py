@@ -9,7 +9,7 @@ from processor import codecs
 from processor.config.section import Faults
 from processor.core import patterns
 from processor.core.matching import EVERY_TYPE, JsonType
-from processor.model import EventSpec, MergeSpec, RuleSpec, SourceSpec
+from processor.model import EventSpec, MergeSpec, Pipeline, RuleSpec, SourceSpec
 from processor.wording import did_you_mean, one_of
 
 # ---- contradictions -------------------------------------------------------------------------
@@ -47,6 +47,10 @@ def check_scope(
 def is_global(event: EventSpec, rule: RuleSpec) -> bool:
     """Whether the rule's figures need all shards together."""
     return event.partition_key not in rule.group_by
+
+
+def has_global_rule(pipeline: Pipeline) -> bool:
+    return any(is_global(pipeline.event, rule) for rule in pipeline.rules)
 
 
 def _scope(event: EventSpec, rules: Sequence[RuleSpec]) -> str:

@@ -13,7 +13,7 @@ from math import gcd
 from msgspec import Struct
 from msgspec.structs import fields
 
-from processor.config.checks import is_global
+from processor.config.checks import has_global_rule, is_global
 from processor.config.values import show_duration
 from processor.core import patterns
 from processor.model import EventSpec, MergeSpec, Pipeline, RuleSpec, WindowSpec
@@ -86,7 +86,7 @@ def lint(pipeline: Pipeline) -> list[Warning]:
 
 
 def _lint_merge(merge: MergeSpec, pipeline: Pipeline) -> Iterator[Warning]:
-    if not any(is_global(pipeline.event, rule) for rule in pipeline.rules):
+    if not has_global_rule(pipeline):
         yield Warning("merge", "no rule is global, so nothing goes through this stream")
     if merge.on_stall_ms is not None and merge.on_stall_ms < TAKE_OVER_MS_MAX:
         wait = show_duration(merge.on_stall_ms)

@@ -157,6 +157,12 @@ class LeaseAdmin:
                     is_told = True
                 await self.clock.sleep(timing.read_s)
 
+    async def bury_all(self) -> None:
+        """`bury` for every worker that follows the stream, and every owner of a shard."""
+        leases = await self.read()
+        owners = owners_of(leases.shards, leases.shards.keys())
+        await self.bury(leases.stream, owners | leases.workers.keys())
+
     def _tell(self, waiting: Collection[str]) -> None:
         self.say(
             f"watching {_some(waiting)} for {self._timing.dead_after_s:g} s:"
