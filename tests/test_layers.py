@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "processor"
 # A module imports from its own layer or an earlier one.
 LAYERS = {
     1: ("errors", "model", "plugins", "wording"),
-    2: ("codecs", "aggregators", "detectors"),
+    2: ("codecs", "aggregators", "derived", "detectors"),
     3: ("core", "ports"),
     4: ("aws_errors", "sources", "stores", "sinks", "observe", "local"),
     5: ("config", "runtime", "explaining", "testing"),
@@ -23,7 +23,7 @@ LAYERS = {
         "__main__",
     ),
 }
-RING = ("core", "codecs", "aggregators", "detectors")
+RING = ("core", "codecs", "aggregators", "derived", "detectors")
 CLIENTS = {"aiobotocore", "aiohttp", "botocore", "prometheus_client", "structlog", "uvloop"}
 FORBIDDEN = CLIENTS | {
     *("asyncio", "logging", "multiprocessing", "os", "random", "secrets", "socket"),

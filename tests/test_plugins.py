@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from processor import aggregators, codecs, detectors, plugins
+from processor import aggregators, codecs, derived, detectors, plugins
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_two_plug_ins_in_one_file_are_a_mistake_of_ours(folder: Path) -> None:
 
 
 def test_the_shipped_plug_ins_are_named_by_their_kind() -> None:
-    for package in (aggregators, codecs, detectors):
+    for package in (aggregators, codecs, derived, detectors):
         assert package.kinds() == tuple(sorted(package.kinds()))
         for kind in package.kinds():
             assert package.get(kind).kind == kind

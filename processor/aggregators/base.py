@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from processor.model import CellSpec, Column, Floats, Ints, Rows
+from processor.model import Bools, CellSpec, Column, Floats, Ints, Rows
 
 Reads = Literal["nothing", "numbers", "keys"]
 # By name: an ndarray for a Column, a `Cells` or `KeyedCells` (below) for a CellSpec.
@@ -49,6 +49,13 @@ class Inputs(NamedTuple):
     keys: Sequence[str | int] = ()
 
 
+class CellCount(NamedTuple):
+    """How many cells a slot takes: with many records of a usual kind, and at the very most."""
+
+    usual: int = 0
+    most: int = 0
+
+
 class Cells(Protocol):
     """Sparse memory: (slot, cell) → int64 ≥ 0; combined as its CellSpec says where it is there."""
 
@@ -75,6 +82,9 @@ class KeyedCells(Protocol):
     def of(self, slots: Rows) -> tuple[Rows, Sequence[str | int], Ints]:
         """As that of Cells; the keys of a place in no order."""
 
+    def has(self, slots: Rows, keys: Sequence[str | int]) -> Bools:
+        """Whether each pair is there: bool[n]; pairs may repeat."""
+
     def reset(self, slots: Rows) -> None:
         """Forget all keys of these slots."""
 
@@ -93,6 +103,9 @@ class Aggregator(Protocol):
 
     def cells(self, params: Any) -> tuple[CellSpec, ...]:
         """Memory of a slot that grows with its records."""
+
+    def cells_a_slot(self, params: Any) -> CellCount:
+        """How much it grows."""
 
     def update(self, params: Any, state: State, slots: Rows, inputs: Inputs) -> None:
         """Add record i to slot `slots[i]`, for all i, in the order of the stream; slots may repeat.
@@ -118,3 +131,6 @@ class Plain:
 
     def cells(self, params: Any) -> tuple[CellSpec, ...]:
         return ()
+
+    def cells_a_slot(self, params: Any) -> CellCount:
+        return CellCount()

@@ -21,6 +21,7 @@ from processor.model import Bools, Hashes, Ints, Rows
 # As in a window's code: 24 bits of slot, 16 million; 40 bits of cell.
 CELL_BITS = 40
 SLOTS_MAX = 2**24 - 1
+BYTES_A_CELL = 16  # code and value
 _CELL_MASK = np.uint64(2**CELL_BITS - 1)
 _GONE = np.int64(-1)
 # With 4 a pair is moved some log4(n / page) times, and a look-up goes through as many runs.
@@ -101,6 +102,15 @@ class Cells:
             whole = _joined(self._runs)
             self._runs = [whole] if len(whole.codes) else []
 
+    def has(self, slots: Rows, cells: Ints) -> Bools:
+        """Whether each pair is there: bool[n]; pairs may repeat."""
+        codes = _codes(slots, cells)
+        found = np.zeros(len(codes), dtype=np.bool_)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run.codes, codes), len(run.codes) - 1)
+            found |= (run.codes[at] == codes) & (run.values[at] != _GONE)
+        return found
+
     def slots(self) -> Rows:
         """Those that have cells, ascending."""
         live = [run.codes[run.values != _GONE] >> np.uint64(CELL_BITS) for run in self._runs]
@@ -174,6 +184,14 @@ class KeyedCells:
         """As that of Cells; the keys of a place in no order."""
         places, numbers, values = self._cells.of(slots)
         return places, [self._keys[number] for number in numbers.tolist()], values
+
+    def has(self, slots: Rows, keys: Sequence[Key]) -> Bools:
+        """As that of Cells."""
+        known = self._numbers
+        numbers = np.fromiter(map(known.get, keys, repeat(_UNKNOWN)), np.int64, len(keys))
+        found = numbers >= 0
+        found[found] = self._cells.has(slots[found], numbers[found])
+        return found
 
     def reset(self, slots: Rows) -> None:
         """Forget all keys of these slots."""

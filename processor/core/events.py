@@ -33,7 +33,7 @@ ANOMALY_TYPES = {"opened": "Anomaly Opened", "resolved": "Anomaly Resolved"}
 PANE = "on_time"  # the only pane there is while lateness is 0; it is final then
 
 Key = tuple[tuple[str, str | int], ...]  # (field, value), in the order of the rule's group_by
-Value = int | float | None
+Value = int | float | None | list[Any]  # a list: of `top_k`
 
 # https://www.w3.org/TR/trace-context/#traceparent-header-field-values (version 00)
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")

@@ -14,12 +14,13 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from processor import aggregators
+from processor import aggregators, derived
 from processor.aggregators.base import NO_NUMBERS, Aggregator, Inputs, Params, Reads, State
-from processor.core.cells import Cells, KeyedCells
+from processor.core.cells import BYTES_A_CELL, Cells, KeyedCells
 from processor.core.columns import Columns
 from processor.core.versions import filter_id, memory_ids
 from processor.model import AggregateSpec, Bools, CellSpec, Column, Floats, Ints, Rows
@@ -67,6 +68,62 @@ def field_uses(aggregates: Iterable[AggregateSpec]) -> tuple[FieldUse, ...]:
     return tuple(dict.fromkeys(uses))
 
 
+def with_derived(
+    aggregates: Iterable[AggregateSpec], found: Mapping[str, npt.NDArray[Any]], lengths_ms: Ints
+) -> dict[str, npt.NDArray[Any]]:
+    """All figures of n windows in the rule's order, of those that are counted.
+
+    `lengths_ms`: int64[n], of the windows; 0 where one has no length.
+    """
+    return {
+        spec.name: _derived(spec, found, lengths_ms) if spec.of else found[spec.name]
+        for spec in aggregates
+    }
+
+
+def _derived(
+    spec: AggregateSpec, found: Mapping[str, npt.NDArray[Any]], lengths_ms: Ints
+) -> Floats:
+    plugin = derived.get(spec.kind)
+    params = msgspec.convert(dict(spec.options), plugin.params)
+    return plugin.result(params, [found[name].astype(np.float64) for name in spec.of], lengths_ms)
+
+
+def is_number(spec: AggregateSpec) -> bool:
+    """Whether its results are numbers, which detectors can watch."""
+    return bool(spec.of) or aggregators.get(spec.kind).is_number
+
+
+def empties(aggregates: Sequence[AggregateSpec]) -> dict[str, float]:
+    """By name, what a window without records is worth to a detector; NaN: nothing."""
+    found = {a.name: np.array([aggregators.get(a.kind).empty]) for a in aggregates if not a.of}
+    whole = with_derived(aggregates, found, np.ones(1, dtype=np.int64))
+    return {name: float(value[0]) for name, value in whole.items()}
+
+
+class Footprint(NamedTuple):
+    """Bytes of one figure in one open window of one group: always, usually and at most."""
+
+    least: int
+    usual: int
+    most: int
+
+
+def bytes_per_group(spec: AggregateSpec) -> Footprint:
+    """What an aggregate costs a group and open window; texts of keys, kept once a rule, apart.
+
+    A derived figure costs nothing, and nor does one that shares its memory with another (two
+    quantiles of a field). `usual` is for many records of a common kind: see `cells_a_slot`.
+    """
+    if spec.of:
+        return Footprint(0, 0, 0)
+    unit = _unit("", spec)
+    columns = unit.aggregator.columns(unit.params)
+    fixed = sum(np.dtype(column.dtype).itemsize * column.width for column in columns)
+    cells = unit.aggregator.cells_a_slot(unit.params)
+    return Footprint(fixed, fixed + BYTES_A_CELL * cells.usual, fixed + BYTES_A_CELL * cells.most)
+
+
 class _Unit(NamedTuple):
     """What one or several figures share."""
 
@@ -96,8 +153,9 @@ class Figures:
     def __init__(self, aggregates: Sequence[AggregateSpec], own: Sequence[Column] = ()):
         """`own`: columns that whoever names the slots keeps beside them."""
         names = memory_ids(aggregates)
-        figures = {spec.name: _unit(names[spec.name], spec) for spec in aggregates}
+        figures = {spec.name: _unit(names[spec.name], spec) for spec in aggregates if not spec.of}
         self._figures = figures
+        self._specs = tuple(aggregates)
         self._units = list({unit.name: unit for unit in figures.values()}.values())
         self._columns = Columns([*own, *_columns(self._units)])
         self._cells: dict[str, Cells | KeyedCells] = {
@@ -158,7 +216,7 @@ class Figures:
         for name, unit in self._figures.items():
             view = self._views[unit.name]
             found[name] = unit.aggregator.result(unit.params, view, slots)
-        return found
+        return with_derived(self._specs, found, np.broadcast_to(lengths_ms, len(slots)))
 
     def reset(self, slots: Rows) -> None:
         """Make these slots fresh again, `own` columns too."""

@@ -13,8 +13,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from processor import aggregators
-from processor.core import beginnings, events, versions
+from processor.core import beginnings, events, figures, versions
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
 from processor.core.figures import FieldUse, Readings
@@ -132,7 +131,7 @@ class Rule:
         self.plan = plan
         self.windows = WindowTable(spec.window, spec.aggregates)
         self.keys = KeyTable(spec.group_by, plan.home_field, shard, spec.max_groups, spec.overflow)
-        empties = {a.name: aggregators.get(a.kind).empty for a in spec.aggregates}
+        empties = figures.empties(spec.aggregates)
         self._identity = events.Identity(app, incarnation, spec.name, plan.version)
         series = versions.detect_ids(spec.detect, versions.aggregate_ids(spec.aggregates))
         self._scorer = Scorer(spec.detect, empties, series)
@@ -140,6 +139,7 @@ class Rule:
         self._starts = Starts(shard)
         self._by_key = Columns((Column("first_end_ms", "<i8", _NEVER_MS),))
         self._empty_values = {name: None if np.isnan(v) else int(v) for name, v in empties.items()}
+        self._watched = {detect.aggregate for detect in spec.detect}
         self._last_wave_ms: int | None = None
         self._empty_waves = 0
 
@@ -323,7 +323,7 @@ class Rule:
         n = self.keys.rows
         counts = np.zeros(n, dtype=np.int64)
         counts[closed.keys] = closed.counts
-        values = {name: _spread(n, closed.keys, column) for name, column in closed.values.items()}
+        values = {name: _spread(n, closed.keys, closed.values[name]) for name in self._watched}
         is_known = self._by_key.arrays["first_end_ms"][:n] <= end_ms
         is_partial = self._starts.partial(np.arange(n), end_ms - self._size_ms)
         known = np.flatnonzero(is_known & ~is_partial)

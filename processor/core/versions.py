@@ -95,18 +95,23 @@ def aggregate_ids(aggregates: Sequence[AggregateSpec]) -> dict[str, str]:
 
     So state outlives a new name, and another order. The second of two alike is `sum:amount#2`.
     """
-    plain = [_figure_id(a, a.options) for a in aggregates]
-    return dict(zip((a.name for a in aggregates), _numbered(plain), strict=True))
+    plain = {a.name: _figure_id(a, a.options) for a in aggregates}
+    for aggregate in aggregates:
+        if aggregate.of:
+            plain[aggregate.name] = _derived_id(aggregate, plain)
+    return dict(zip(plain, _numbered(list(plain.values())), strict=True))
 
 
 def memory_ids(aggregates: Sequence[AggregateSpec]) -> dict[str, str]:
     """Each aggregate's name → what its memory is called in the state.
 
-    That is its id, but for options that only say how the memory is read: those are left out, so
-    that two quantiles of a field share theirs.
+    Derived ones have none. It is the id, but for options that only say how the memory is read:
+    those are left out, so that two quantiles of a field share theirs.
     """
     ids = aggregate_ids(aggregates)
-    for aggregate in aggregates:
+    counted = [aggregate for aggregate in aggregates if not aggregate.of]
+    ids = {aggregate.name: ids[aggregate.name] for aggregate in counted}
+    for aggregate in counted:
         tunable = aggregators.get(aggregate.kind).params.tunable
         if tunable:
             ids[aggregate.name] = _figure_id(aggregate, _without(aggregate.options, tunable))
@@ -120,9 +125,19 @@ def filter_id(where: Mapping[str, Any]) -> str:
 
 def _figure_id(aggregate: AggregateSpec, options: Mapping[str, Any]) -> str:
     field = "" if aggregate.field is None else f":{aggregate.field}"
-    given = ",".join(f"{name}={value}" for name, value in sorted(options.items()))
+    given = _options_id(options)
     where = f" where {filter_id(aggregate.where)}" if aggregate.where else ""
     return f"{aggregate.kind}{field}{f'({given})' if given else ''}{where}"
+
+
+def _derived_id(aggregate: AggregateSpec, ids: Mapping[str, str]) -> str:
+    given = _options_id(aggregate.options)
+    of = ", ".join(ids[name] for name in aggregate.of)
+    return f"{aggregate.kind}({of}{f'; {given}' if given else ''})"
+
+
+def _options_id(options: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted(options.items()))
 
 
 def detect_ids(detects: Sequence[DetectSpec], aggregates: Mapping[str, str]) -> list[str]:

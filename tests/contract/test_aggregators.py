@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,12 +23,12 @@ from hypothesis import strategies as st
 
 from processor import aggregators
 from processor.core.figures import Figures, Readings
-from processor.model import AggregateSpec
+from processor.model import AggregateSpec, Column
 
 SLOTS = 5
 KINDS = aggregators.kinds()
 # Options of those that can't do without, or whose defaults would leave the test nothing to see.
-OPTIONS: Mapping[str, Mapping[str, Any]] = {}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"quantile": {"q": 0.9}, "top_k": {"k": 3}}
 PRESENT_MS = 1_700_000_000_000
 
 
@@ -38,19 +41,56 @@ class Addition(NamedTuple):
     key: str | int = "a"
 
 
-# What each figure is, of a window's values as exact fractions; None where it is not defined.
-TRUTH: Mapping[str, Callable[[Sequence[Fraction]], Fraction | None]] = {
-    "count": lambda values: Fraction(len(values)),
-    "sum": lambda values: sum(values, Fraction(0)),
-    "mean": lambda values: statistics.mean(values) if values else None,
-    "variance": lambda values: statistics.variance(values) if len(values) > 1 else None,
-    "min": lambda values: min(values, default=None),
-    "max": lambda values: max(values, default=None),
+Truth = Callable[[Sequence[Addition]], Any]
+
+
+def of_numbers(truth: Callable[[Sequence[Fraction]], Any]) -> Truth:
+    return lambda records: truth([Fraction(record.number) for record in records])
+
+
+def nearest_rank(values: Sequence[Fraction]) -> Fraction | None:
+    """The 0.9-quantile as SQL's percentile_disc has it."""
+    return sorted(values)[math.ceil(Fraction(9, 10) * len(values)) - 1] if values else None
+
+
+def top_three(records: Sequence[Addition]) -> list[dict[str, Any]]:
+    counted = Counter(record.key for record in records).items()
+    first = sorted(counted, key=lambda each: (-each[1], isinstance(each[0], str), each[0]))[:3]
+    return [{"key": key, "count": count} for key, count in first]
+
+
+# What each figure is, of a window's records; None where it is not defined.
+TRUTH: Mapping[str, Truth] = {
+    "count": len,
+    "sum": of_numbers(lambda values: sum(values, Fraction(0))),
+    "mean": of_numbers(lambda values: statistics.mean(values) if values else None),
+    "variance": of_numbers(lambda values: statistics.variance(values) if len(values) > 1 else None),
+    "stddev": of_numbers(
+        lambda values: root(statistics.variance(values)) if len(values) > 1 else None
+    ),
+    "min": of_numbers(lambda values: min(values, default=None)),
+    "max": of_numbers(lambda values: max(values, default=None)),
+    "first": lambda records: min(records, key=TIME).number if records else None,
+    "last": lambda records: max(records, key=TIME).number if records else None,
+    "quantile": of_numbers(nearest_rank),
+    "distinct": lambda records: len({record.key for record in records}),
+    "top_k": top_three,
 }
-# Rounded once to float64. A mean's sum is rounded before it is divided.
-ROUNDINGS = {"mean": 2}
+TIME = attrgetter("time")
+
+
+def root(value: Fraction) -> Fraction:
+    """To some 300 bits."""
+    return Fraction(math.isqrt(value.numerator * value.denominator << 600), value.denominator) / (
+        1 << 300
+    )
+
+
+# Rounded once to float64. A mean's sum is rounded before it is divided, a variance before its root.
+ROUNDINGS = {"mean": 2, "stddev": 2, "quantile": 2**53 // 100}
 # What a value or its square holds below 2^-104 is rounded; some 60 values make this of it.
 CUT = Fraction(1, 2**98)
+EXACT = ("count", "min", "max", "first", "last", "distinct")
 
 WHOLE = [0.0, -0.0, 1.0, -1.0, 2.0**53, -(2.0**53), 2.0**53 - 1]
 BROKEN = [0.1, -0.1, 1 / 3, 1e15 + 0.3, 4503599627370495.5, -(2.0**-52)]
@@ -72,6 +112,11 @@ additions = st.lists(st.tuples(st.integers(0, SLOTS - 1), values, keys), max_siz
 def spec(kind: str) -> AggregateSpec:
     field = None if aggregators.get(kind).reads == "nothing" else "field"
     return AggregateSpec("figure", kind, field, options=OPTIONS.get(kind, {}))
+
+
+def columns_of(kind: str) -> Iterable[Column]:
+    aggregator = aggregators.get(kind)
+    return aggregator.columns(msgspec.convert(OPTIONS.get(kind, {}), aggregator.params))
 
 
 class Windows:
@@ -137,7 +182,7 @@ def test_every_aggregator_has_its_truth_here() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_are_little_endian_so_that_snapshots_travel(kind: str) -> None:
-    assert all(column.dtype.startswith("<") for column in aggregators.get(kind).columns(None))
+    assert all(column.dtype.startswith("<") for column in columns_of(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,29 +221,34 @@ def test_a_merge_finds_its_slots(kind: str, all_: list[Addition], into: list[int
 @given(all_=additions)
 def test_figures_are_those_of_plain_fractions(kind: str, all_: list[Addition]) -> None:
     for slot, found in enumerate(in_batches(kind, all_).results()):
-        exact = [Fraction(each.number) for each in all_ if each.slot == slot]
-        expected = TRUTH[kind](exact)
+        records = [each for each in all_ if each.slot == slot]
+        expected = TRUTH[kind](records)
         if expected is None:
             assert math.isnan(found)
+        elif isinstance(expected, list):
+            assert found == expected
         else:
             rounding = ROUNDINGS.get(kind, 1) * abs(expected) * Fraction(2**50 + 1, 2**103)
-            assert abs(Fraction(found) - expected) <= rounding + cut(kind, exact)
+            assert abs(Fraction(found) - Fraction(expected)) <= rounding + cut(kind, records)
 
 
-def cut(kind: str, exact: Sequence[Fraction]) -> Fraction:
+def cut(kind: str, records: Sequence[Addition]) -> Fraction:
     """What may be missing of a figure besides its last rounding."""
-    if kind in ("count", "min", "max"):
+    if kind in EXACT:
         return Fraction(0)
-    return CUT * (1 + max(map(abs, exact), default=0)) if kind == "variance" else CUT
+    largest = max((abs(Fraction(record.number)) for record in records), default=Fraction(0))
+    if kind == "stddev":
+        return root(CUT * (1 + largest))
+    return CUT * (1 + largest) if kind == "variance" else CUT
 
 
-@pytest.mark.parametrize("kind", ["sum", "mean", "min", "max"])
+@pytest.mark.parametrize("kind", ["sum", "mean", "min", "max", "first", "last"])
 @settings(deadline=None)
 @given(st.lists(st.integers(-(10**6), 10**6).map(lambda n: n / 1024), min_size=1, max_size=50))
 def test_figures_of_moderate_numbers_are_exact(kind: str, numbers: list[float]) -> None:
-    [found] = in_batches(kind, [Addition(0, number) for number in numbers]).results([0])
-    expected = TRUTH[kind]([Fraction(number) for number in numbers])
-    assert expected is not None
+    records = [Addition(0, number, PRESENT_MS + i) for i, number in enumerate(numbers)]
+    [found] = in_batches(kind, records).results([0])
+    expected = TRUTH[kind](records)
     assert found == float(expected)
 
 
@@ -228,9 +278,13 @@ def test_one_slot_takes_ten_thousand_values_in_one_batch(kind: str, number: floa
     whole = in_batches(kind, [Addition(0, number)] * n)
     assert bits(whole) == bits(in_batches(kind, [Addition(0, number)] * n, range(0, n, 311)))
     [found] = whole.results([0])
-    expected = TRUTH[kind]([Fraction(number)] * n)
-    assert expected is not None
-    assert found == pytest.approx(float(expected), rel=2**-52, abs=n * 2.0**-104)
+    expected = TRUTH[kind]([Addition(0, number)] * n)
+    if isinstance(expected, list):
+        assert found == expected
+    else:
+        off = ROUNDINGS.get(kind, 1) * 2.0**-53
+        least = math.sqrt(n * 2.0**-104) if kind == "stddev" else n * 2.0**-104
+        assert found == pytest.approx(float(expected), rel=2 * off, abs=least)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -238,7 +292,8 @@ def test_one_slot_takes_ten_thousand_values_in_one_batch(kind: str, number: floa
 @given(number=values, n=st.integers(2, 40))
 def test_a_constant_series_has_no_spread_and_one_extreme(kind: str, number: float, n: int) -> None:
     [found] = in_batches(kind, [Addition(0, number)] * n).results([0])
-    constant = {"variance": 0.0, "min": number, "max": number, "count": n}
+    constant = {"variance": 0.0, "min": number, "max": number, "count": n, "distinct": 1}
+    constant |= {"first": number, "last": number}
     if kind in constant:
         # The square of what a value holds below 2^-104 is cut, which is all that may be left.
         assert found == pytest.approx(constant[kind], rel=0, abs=2.0**-100 * (1 + abs(number)))
@@ -256,6 +311,9 @@ def test_the_sign_of_zero_never_shows(kind: str) -> None:
 def test_an_empty_window_is_worth_what_the_aggregator_says_or_nothing(kind: str) -> None:
     aggregator = aggregators.get(kind)
     [found] = Windows(kind).results([0])
+    if not aggregator.is_number:
+        assert found == []
+        return
     assert found == aggregator.empty or (math.isnan(found) and math.isnan(aggregator.empty))
 
 
