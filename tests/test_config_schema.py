@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from processor import aggregators, config, detectors
+from processor import aggregators, config, derived, detectors
 from processor.config import ConfigErrors, document
 
 FOLDER = Path(__file__).parent / "pipelines"
@@ -110,6 +110,13 @@ BAD_SHAPES = [
     ("tumbling: 10m", "hopping: 10m"),
     ("orders: count", "orders: cuont"),
     ("orders: count", "orders: {count: x}"),
+    ("{sum: amount}", "{quantile: amount}"),
+    ("{sum: amount}", "{quantile: amount, q: 2}"),
+    ("{sum: amount}", "{sum: amount, q: 0.5}"),
+    ("{sum: amount}", "{sum: amount, where: {type: a}}"),
+    ("{sum: amount}", "{ratio: [orders]}"),
+    ("{sum: amount}", "{ratio: orders}"),
+    ("{sum: amount}", "{rate: orders, per: 5}"),
     ("{novelty: orders}", "{noveltee: orders}"),
     ("{novelty: orders}", "{novelty: orders, sensitivty: low}"),
     ("{novelty: orders}", "{novelty: orders, warm_up: 0}"),
@@ -153,8 +160,10 @@ def test_schema_and_reader_take_every_operator_of_a_pattern(where: str) -> None:
 def test_every_plug_in_can_be_named() -> None:
     kinds = [next(iter(each["properties"])) for each in SCHEMA["$defs"]["detector"]["anyOf"]]
     assert tuple(kinds) == detectors.kinds()
-    alone, with_field = SCHEMA["$defs"]["aggregate"]["anyOf"]
-    assert {*alone["enum"], *with_field["properties"]} == set(aggregators.kinds())
+    alone, *others = SCHEMA["$defs"]["aggregate"]["anyOf"]
+    assert alone["enum"] == ["count"]
+    kinds = [next(iter(each["properties"])) for each in others]
+    assert sorted(kinds) == sorted((*aggregators.kinds(), *derived.kinds()))
 
 
 def test_every_key_of_the_file_has_a_description() -> None:

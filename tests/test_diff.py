@@ -61,6 +61,24 @@ EDITS = [
     ("group_by: [store]", "group_by: [store]\n    max_groups: 7", "reset", "max_groups: "),
     ("{sum: amount}", "{max: amount}", "reset", "aggregates[sum:amount]: there -> none"),
     ("{sum: amount}", "{sum: price}", "reset", "aggregates[sum:price]: none -> there"),
+    (
+        "{sum: amount}",
+        "{sum: amount, where: {vip: [true]}}",
+        "reset",
+        'aggregates[sum:amount where {"vip":[true]}]: none -> there',
+    ),
+    (
+        "{sum: amount}",
+        "{sum: amount}, per_second: {rate: revenue}",
+        "converted",
+        "aggregates[rate(sum:amount)]: none -> there",
+    ),
+    (
+        "[{novelty: orders}, {absence: orders}]",
+        "[{novelty: orders}, {absence: orders}, {threshold: revenue, above: 2}]",
+        "reset",
+        "detect[threshold(sum:amount)]: none -> there",
+    ),
     ("{novelty: orders}", "{novelty: orders, look_at: day}", "reset", "look_at: point -> day"),
     ("{novelty: orders}", "{novelty: orders, min_count: 2}", "reset", "min_count: 0 -> 2"),
     ("{novelty: orders}, ", "", "reset", "detect[novelty(count)]: there -> none"),
@@ -96,6 +114,20 @@ def test_each_edit_is_named_with_what_becomes_of_the_rule(
     assert (settings == []) if why is None else any(why in setting for setting in settings)
     assert changes["loses_state"] == (fate == "reset")
     assert any(one["shapes_state"] for one in rule["why"]) == (fate == "reset"), settings
+
+
+def test_another_share_of_a_quantile_is_read_from_the_same_state(files: Files) -> None:
+    def with_quantile(q: str) -> str:
+        return edited(("{sum: amount}", f"{{quantile: amount, q: {q}}}"))
+
+    (rule,) = files.changes(with_quantile("0.9"), with_quantile("0.99"))["rules"]
+    assert rule["fate"] == "converted"
+    assert [(one["path"], one["shapes_state"]) for one in rule["why"]] == [
+        ("aggregates[quantile:amount(q=0.9)]", False),
+        ("aggregates[quantile:amount(q=0.9)].name", False),
+        ("aggregates[quantile:amount(q=0.99)]", False),
+        ("aggregates[quantile:amount(q=0.99)].name", False),
+    ]
 
 
 def test_one_file_twice_changes_nothing(files: Files) -> None:

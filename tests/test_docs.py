@@ -13,7 +13,7 @@ import pytest
 
 from processor import aggregators, cli, codecs, config, detectors, errors
 from processor.config import reference, shape
-from processor.config.detectors import options_of
+from processor.config.options import options_of
 from processor.core import events, patterns
 from processor.observe import metrics
 from processor.stores.dynamodb import create_command
@@ -95,7 +95,7 @@ def test_every_setting_detector_option_and_plug_in_is_in_the_reference() -> None
     keys = [*shape.source(), *shape.EVENT, *shape.RULE, *shape.WINDOW, *shape.EMIT]
     keys += [*shape.STATE, *shape.DEAD_LETTERS, *shape.HTTP]
     names = {key.name for key in keys} | set(shape.SINKS)
-    names |= {name for kind in detectors.kinds() for name in options_of(kind)}
+    names |= {name for kind in detectors.kinds() for name in options_of(detectors.get(kind).params)}
     assert [name for name in sorted(names) if f"| `{name}` |" not in page] == []
     assert [
         kind for kind in aggregators.kinds() if f"{kind}`" not in page and f"{{{kind}: " not in page

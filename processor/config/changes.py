@@ -227,8 +227,11 @@ def _figures(rule: RuleSpec, shown: Mapping[str, Any], other: RuleSpec) -> _Leav
     """Aggregates and detectors, by what they are: a new name is a difference of its own."""
     ids = versions.aggregate_ids(rule.aggregates)
     leaves: _Leaves = {}
+    memory = versions.memory_ids(rule.aggregates)
     for name, what in ids.items():
-        leaves[f"aggregates[{what}]"] = _Leaf("there", True)
+        if name in memory:  # two quantiles of a field are two figures of one memory
+            leaves[f"aggregates[{memory[name]}]"] = _Leaf("there", True)
+        leaves.setdefault(f"aggregates[{what}]", _Leaf("there", False))
         leaves[f"aggregates[{what}].name"] = _Leaf(name, False)
     leaves |= _order("aggregates", ids.values(), versions.aggregate_ids(other.aggregates).values())
     series = versions.detect_ids(rule.detect, ids)

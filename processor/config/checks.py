@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from processor import codecs
+from processor import aggregators, codecs
 from processor.config.section import Faults
 from processor.core import patterns
 from processor.core.matching import EVERY_TYPE, JsonType
@@ -161,11 +161,18 @@ def _rule_uses(rule: RuleSpec) -> Iterator[Use]:
     for field in rule.group_by:
         yield Use(field, KEY, _TYPES[KEY], f"{path}.group_by")
     for aggregate in rule.aggregates:
+        place = f"{path}.aggregates.{aggregate.name}"
         if aggregate.field is not None:
-            place = f"{path}.aggregates.{aggregate.name}"
-            yield Use(aggregate.field, NUMBER, _TYPES[NUMBER], place)
-    where = patterns.compile(rule.where, f"{path}.where")
-    for test, place in zip(where.tests, where.places, strict=True):
+            is_key = aggregators.get(aggregate.kind).reads == "keys"
+            role = KEY if is_key else NUMBER
+            yield Use(aggregate.field, role, _TYPES[role], place)
+        yield from _pattern_uses(aggregate.where, f"{place}.where")
+    yield from _pattern_uses(rule.where, f"{path}.where")
+
+
+def _pattern_uses(where: Mapping[str, Any], path: str) -> Iterator[Use]:
+    pattern = patterns.compile(where, path)
+    for test, place in zip(pattern.tests, pattern.places, strict=True):
         yield Use(test.path, "", test.types, place)
 
 

@@ -14,12 +14,15 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct
 
-from processor import aggregators, detectors
+from processor import aggregators, derived, detectors
 from processor.config import shape, values
-from processor.config.detectors import is_duration, options_of
+from processor.config.aggregates import kinds
+from processor.config.options import is_duration, options_of
 from processor.config.shape import Key
 from processor.config.values import Type, Wrong
+from processor.core.figures import bytes_per_group
 from processor.model import (
+    AggregateSpec,
     DeadLetterSpec,
     EventSpec,
     HttpSpec,
@@ -98,6 +101,18 @@ decimals) and on the complexity of wildcards.
 """
 
 
+_FIGURES = """Figures of a window by name. Each but the derived ones takes `where`, an event pattern
+as above, and counts only those of the rule's events:
+`failed: {count: "*", where: {status: [failed]}}`. An event that lacks the field of a figure that
+counts it goes to the dead letters.
+
+Memory is that of an open window of one group, up to where a usual one gets: `distinct` and `top_k`
+with many different keys (each key of `top_k` is kept once a rule besides, whoever counts it),
+`quantile` with values over three powers of ten, 16 bytes for each of 36 buckets a doubling that a
+value fell into. Two quantiles of one field with one `where` share theirs.
+"""
+
+
 def document() -> str:
     """The whole page."""
     parts = [_HEAD, *_top(), *_rules(), *_plug_ins()]
@@ -147,16 +162,43 @@ def _sinks() -> str:
 
 
 def _plug_ins() -> list[str]:
-    kinds = [
-        (f"`{kind}`" if plugin.reads == "nothing" else f"`{{{kind}: FIELD}}`", _first_line(plugin))
-        for kind, plugin in aggregators.load().items()
-    ]
-    figures = _table(("figure", "meaning"), kinds)
-    parts = [f"## `rules.NAME.aggregates`\n\nFigures of a window by name.\n\n{figures}"]
+    parts = [_figures()]
     for kind in detectors.kinds():
         about = f"{_first_line(detectors.get(kind))}\n\nWritten `{{{kind}: AGGREGATE, option: …}}`."
-        parts.append(_section(f"rules.NAME.detect: {kind}", about, _options(kind)))
+        called = "Its name in events, if not its kind."
+        name = ("name", _expected(values.NAMED), f"`{kind}`", called)
+        rows = [name, *_options(detectors.get(kind).params)]
+        parts.append(_section(f"rules.NAME.detect: {kind}", about, rows))
     return parts
+
+
+def _figures() -> str:
+    rows, options = [], []
+    for kind in kinds():
+        plugin = derived.get(kind) if kind in derived.kinds() else aggregators.get(kind)
+        rows.append((f"`{_written(kind)}`", _first_line(plugin), _memory(kind)))
+        options += [(f"`{kind}`", f"`{name}`", *cells) for name, *cells in _options(plugin.params)]
+    figures = _table(("figure", "meaning", "bytes a group and window"), rows)
+    head = ("figure", "option", "value", "default", "meaning")
+    return f"## `rules.NAME.aggregates`\n\n{_FIGURES}\n{figures}\n{_table(head, options)}"
+
+
+def _written(kind: str) -> str:
+    if kind in derived.kinds():
+        names = ", ".join(part.upper() for part in derived.get(kind).of)
+        return f"{{{kind}: [{names}]}}" if "," in names else f"{{{kind}: {names}}}"
+    return kind if aggregators.get(kind).reads == "nothing" else f"{{{kind}: FIELD}}"
+
+
+def _memory(kind: str) -> str:
+    if kind in derived.kinds():
+        return "0"
+    needed = {"q": 0.5} if kind == "quantile" else {}  # which share changes no memory
+    least, usual, most = bytes_per_group(AggregateSpec("", kind, "", options=needed))
+    if least == most:
+        return f"{least:,}"
+    worst = f", at worst {most:,}" if most > usual else ""
+    return f"{least:,} to {usual:,}{worst}"
 
 
 def _first_line(plugin: Any) -> str:
@@ -198,12 +240,11 @@ def _as_yaml(value: Any) -> str:
     return str(value)
 
 
-def _options(kind: str) -> list[tuple[str, str, str, str]]:
-    params = detectors.get(kind).params
+def _options(params: type[Struct]) -> list[tuple[str, str, str, str]]:
     _, components = msgspec.json.schema_components([params])
     described = components[params.__name__]["properties"]
-    rows = [("name", _expected(values.NAMED), f"`{kind}`", "Its name in events, if not its kind.")]
-    for name, field in options_of(kind).items():
+    rows = []
+    for name, field in options_of(params).items():
         schema = described[field.encode_name]
         about = schema.get("description") or OPTIONS.get(name, "")
         rows.append((name, _in_words(schema, is_duration(field)), _shown(field), about))

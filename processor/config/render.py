@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import yaml
 
-from processor import detectors
+from processor import aggregators, derived, detectors
 from processor.config import shape
-from processor.config.detectors import is_duration, options_of
+from processor.config.aggregates import NO_FIELD
 from processor.config.document import resolve
+from processor.config.options import show_options
 from processor.config.section import shown
-from processor.config.values import show_duration
 from processor.model import AggregateSpec, DetectSpec, Pipeline, RuleSpec, SinkSpec
 
 HIDDEN = "***"
@@ -53,18 +53,21 @@ def _rule(rule: RuleSpec) -> dict[str, Any]:
     }
 
 
-def _aggregate(aggregate: AggregateSpec) -> str | dict[str, str]:
-    return aggregate.kind if aggregate.field is None else {aggregate.kind: aggregate.field}
+def _aggregate(figure: AggregateSpec) -> str | dict[str, Any]:
+    if figure.of:
+        params = msgspec.convert(dict(figure.options), derived.get(figure.kind).params)
+        of = figure.of[0] if len(figure.of) == 1 else list(figure.of)
+        return {figure.kind: of, **show_options(params)}
+    params = msgspec.convert(dict(figure.options), aggregators.get(figure.kind).params)
+    where = {"where": figure.where} if figure.where else {}
+    if figure.field is None and not where:
+        return figure.kind
+    return {figure.kind: figure.field or NO_FIELD, **show_options(params), **where}
 
 
 def _detect(detect: DetectSpec) -> dict[str, Any]:
-    params = msgspec.convert(detect.options, detectors.get(detect.kind).params)
-    options = {}
-    for name, field in options_of(detect.kind).items():
-        value = getattr(params, field.name)
-        if value is not None:
-            options[name] = show_duration(value) if is_duration(field) else value
-    return {detect.kind: detect.aggregate, "name": detect.name, **msgspec.to_builtins(options)}
+    params = msgspec.convert(dict(detect.options), detectors.get(detect.kind).params)
+    return {detect.kind: detect.aggregate, "name": detect.name, **show_options(params)}
 
 
 def _write(value: Any) -> Any:

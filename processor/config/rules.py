@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from processor import aggregators
 from processor.config import shape, values
+from processor.config.aggregates import read_aggregates, read_where
 from processor.config.detectors import read_detect
 from processor.config.document import plain
 from processor.config.section import Faults, read_section
-from processor.config.values import Wrong
-from processor.core import patterns
-from processor.errors import ConfigError
+from processor.core.figures import is_number
 from processor.model import AggregateSpec, DetectSpec, RuleSpec, WindowSpec
-from processor.wording import describe, did_you_mean, is_name, one_of
+from processor.wording import describe, is_name
 
 OTHER_KEYS = ("where", "window", "aggregates", "detect", "emit")
 
@@ -28,7 +26,7 @@ def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
         return None
     window = read_window(tree.get("window"), f"{path}.window", faults)
     aggregates = read_aggregates(tree.get("aggregates"), f"{path}.aggregates", faults)
-    detect = read_detects(tree, f"{path}.detect", faults)
+    detect = read_detects(tree, aggregates, f"{path}.detect", faults)
     where = read_where(tree.get("where"), f"{path}.where", faults)
     if "emit" in tree and tree["emit"] is not None:
         own |= read_section(tree["emit"], f"{path}.emit", shape.EMIT, faults)
@@ -42,19 +40,6 @@ def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
 def check_name(name: str, path: str, faults: Faults) -> None:
     if not is_name(name):
         faults.add(path, f"the name {name!r}", "letters, digits, _ . - and at most 64 of them")
-
-
-def read_where(tree: Any, path: str, faults: Faults) -> dict[str, Any]:
-    if tree is None:
-        return {}
-    where = plain(tree)
-    try:
-        patterns.compile(where, path)
-    except ConfigError as error:
-        faults.errors.append(error)
-        return {}
-    assert isinstance(where, dict), "compiled, so it is a mapping"
-    return where
 
 
 def read_window(tree: Any, path: str, faults: Faults) -> WindowSpec | None:
@@ -75,52 +60,10 @@ def read_window(tree: Any, path: str, faults: Faults) -> WindowSpec | None:
     return window
 
 
-def read_aggregates(tree: Any, path: str, faults: Faults) -> tuple[AggregateSpec, ...]:
-    if not isinstance(tree, dict) or not tree:
-        faults.add(path, describe(plain(tree)), "at least one figure, such as {orders: count}")
-        return ()
-    specs = []
-    for name, value in tree.items():
-        place = f"{path}.{name}"
-        check_name(name, place, faults)
-        try:
-            specs.append(_aggregate(name, value, place, faults))
-        except Wrong as wrong:
-            faults.add(place, wrong.found or describe(plain(value)), wrong.expected)
-    return tuple(spec for spec in specs if spec is not None)
-
-
-def _aggregate(name: str, value: Any, place: str, faults: Faults) -> AggregateSpec | None:
-    """`count`, or `{sum: field}`."""
-    tree = plain(value)
-    if isinstance(tree, str):
-        _check_kind(tree)
-        if aggregators.get(tree).reads != "nothing":
-            raise Wrong(f"its field: {{{tree}: FIELD}}")
-        return AggregateSpec(name, tree)
-    if not isinstance(tree, dict) or len(tree) != 1:
-        raise Wrong("count, or one statistic and its field, such as {sum: amount}")
-    [(kind, field)] = value.items()
-    _check_kind(kind)
-    if aggregators.get(kind).reads == "nothing":
-        raise Wrong(f"{kind} alone: it reads no field")
-    spec: dict[str, Any] = {}
-    faults_before = len(faults)
-    key = shape.Key("field", values.FIELD, "")
-    try:
-        spec["field"] = key.type.read(field)
-    except Wrong as wrong:
-        faults.add(f"{place}.{kind}", wrong.found or describe(plain(field)), wrong.expected)
-    return AggregateSpec(name, kind, **spec) if len(faults) == faults_before else None
-
-
-def _check_kind(kind: str) -> None:
-    kinds = aggregators.kinds()
-    if kind not in kinds:
-        raise Wrong(one_of(kinds) + did_you_mean(kind, kinds), describe(kind))
-
-
-def read_detects(rule: dict[str, Any], path: str, faults: Faults) -> tuple[DetectSpec, ...]:
+def read_detects(
+    rule: dict[str, Any], figures: Collection[AggregateSpec], path: str, faults: Faults
+) -> tuple[DetectSpec, ...]:
+    """`figures` are those of the rule that have no faults."""
     tree = rule.get("detect")
     if tree is None:
         return ()
@@ -131,6 +74,11 @@ def read_detects(rule: dict[str, Any], path: str, faults: Faults) -> tuple[Detec
     named = list(aggregates) if isinstance(aggregates, dict) else []
     specs = [read_detect(each, f"{path}[{i}]", named, faults) for i, each in enumerate(tree)]
     _check_repeats(specs, path, faults)
+    lists = {figure.name for figure in figures if not is_number(figure)}
+    for i, spec in enumerate(specs):
+        if spec is not None and spec.aggregate in lists:
+            found = f"{spec.aggregate}, which is a list"
+            faults.add(f"{path}[{i}].{spec.kind}", found, "a figure that is a number")
     return tuple(spec for spec in specs if spec is not None)
 
 

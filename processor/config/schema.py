@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
-from processor import aggregators, detectors
+from processor import aggregators, derived, detectors
 from processor.config import shape, values
-from processor.config.detectors import is_duration, options_of
+from processor.config.aggregates import NO_FIELD
+from processor.config.options import options_schema
 from processor.config.shape import Key
 from processor.core.matching import COMPARISONS
 from processor.wording import NAME
@@ -96,29 +95,38 @@ def _rule() -> Schema:
 
 
 def _aggregate() -> Schema:
-    kinds = aggregators.kinds()
-    alone = [kind for kind in kinds if aggregators.get(kind).reads == "nothing"]
-    with_field = [kind for kind in kinds if aggregators.get(kind).reads != "nothing"]
-    of_field = _closed(dict.fromkeys(with_field, values.FIELD.schema))
-    return {"anyOf": [{"enum": alone}, {**of_field, "minProperties": 1, "maxProperties": 1}]}
+    alone = [kind for kind, each in aggregators.load().items() if each.reads == "nothing"]
+    counted = [_figure(kind) for kind in aggregators.kinds()]
+    made = [_derived(kind) for kind in derived.kinds()]
+    return {"anyOf": [{"enum": alone}, *counted, *made]}
+
+
+def _figure(kind: str) -> Schema:
+    aggregator = aggregators.get(kind)
+    options, required = options_schema(aggregator.params)
+    field = {"enum": [NO_FIELD]} if aggregator.reads == "nothing" else values.FIELD.schema
+    where = {"$ref": "#/$defs/pattern", "description": shape.FIGURE_WHERE}
+    return _closed({kind: field, **options, "where": where}, [kind, *required])
+
+
+def _derived(kind: str) -> Schema:
+    plugin = derived.get(kind)
+    options, required = options_schema(plugin.params)
+    n = len(plugin.of)
+    name = {"type": "string", "description": "A figure of this rule."}
+    names = {"type": "array", "items": name, "minItems": n, "maxItems": n}
+    of = {"anyOf": [name, names]} if n == 1 else names
+    return _closed({kind: of, **options}, [kind, *required])
 
 
 def _detector(kind: str) -> Schema:
-    params = detectors.get(kind).params
-    _, components = msgspec.json.schema_components([params])
-    described = components[params.__name__]["properties"]
+    options, required = options_schema(detectors.get(kind).params)
     properties: Schema = {
         kind: {"type": "string", "description": "The aggregate that it watches."},
         "name": {**values.NAMED.schema, "description": "Its own name, if not its kind."},
+        **options,
     }
-    required = [kind]
-    for name, field in options_of(kind).items():
-        of_duration = values.duration().schema
-        own = of_duration if is_duration(field) else described[field.encode_name]
-        properties[name] = own
-        if field.required:
-            required.append(name)
-    return _closed(properties, required)
+    return _closed(properties, [kind, *required])
 
 
 def _pattern() -> Schema:

@@ -92,6 +92,7 @@ RULE = (
     Key("max_groups", values.integer(1, MAX_GROUPS_MAX), "Bound on groups, a rule and shard."),
 )
 RULE_WHERE = "EventBridge event pattern: which events count; without it all do."
+FIGURE_WHERE = "EventBridge event pattern: which of the rule's events this figure counts."
 RULE_AGGREGATES = "Figures of a window by name: `count`, or {sum: field} and the like."
 RULE_DETECT = "Detectors: {KIND: aggregate, option: value}."
 

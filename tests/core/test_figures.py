@@ -148,7 +148,7 @@ def test_bytes_of_other_figures_are_refused() -> None:
     saved = add(made(), SOME).take(np.array([0]))
     for name in saved:
         less = {other: part for other, part in saved.items() if other != name}
-        with pytest.raises(ValueError, match="expected|no "):
+        with pytest.raises(ValueError, match=r"expected|no "):
             made().put(np.array([0]), less)
     with pytest.raises(ValueError, match="expected"):
         made().put(np.array([0]), saved | {"more": b""})
