@@ -48,16 +48,16 @@ class Folder:
     """A pipeline file, and cases beside it."""
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._path, self._capsys = path, capsys
+        self.path, self._capsys = path, capsys
         (path / "shop.yaml").write_text(PIPELINE)
 
     def run(self, cases: str, *arguments: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr without the folder's path."""
-        file = self._path / "shop.cases.yaml"
+        file = self.path / "shop.cases.yaml"
         file.write_text(cases)
         code = cli.main(["test", str(file), *arguments])
         out, err = self._capsys.readouterr()
-        return code, out.replace(f"{self._path}/", ""), err.replace(f"{self._path}/", "")
+        return code, out.replace(f"{self.path}/", ""), err.replace(f"{self.path}/", "")
 
     def steps(self, *steps: str) -> tuple[int, str, str]:
         """One case of these steps."""
@@ -295,6 +295,37 @@ cases:
     assert code == 0, out + err
 
 
+GLOBAL = PIPELINE.replace("group_by: [store]", "group_by: [type]") + "merge: {stream: meet}\n"
+
+
+def test_a_global_rule_goes_through_both_stages_and_waits_for_the_slowest_shard(
+    folder: Folder,
+) -> None:
+    (folder.path / "shop.yaml").write_text(GLOBAL)
+    code, out, err = folder.run(
+        f"""
+pipeline: shop.yaml
+cases:
+  one:
+    shards: 2
+    steps:
+      - {{records: [{ORDER}], shard: 0}}
+      - {{records: [{ORDER.replace("id: a", "id: b")}], shard: 1}}
+      - {{watermark: +10m, shard: 0, expect: nothing}}
+      - {{watermark: +10m, expect: [{{rule: orders, key: {{type: order}}, count: 2}}]}}
+      - {{records: [{ORDER.replace("id: a", "id: c")}], shard: 1, expect: {{late: 1}}}}
+  a shard that never had a record is waited for until it is idle for certain:
+    shards: 2
+    steps:
+      - {{records: [{ORDER}], shard: 0}}
+      - {{watermark: +10m, shard: 0, expect: nothing}}
+      - {{idle: 29s, shard: 1, expect: nothing}}
+      - {{idle: 1s, shard: 1, expect: [{{count: 1}}]}}
+"""
+    )
+    assert (code, err) == (0, ""), out
+
+
 # ---- files that are wrong ---------------------------------------------------------------------
 
 
@@ -358,7 +389,7 @@ def test_another_pipeline_and_its_settings_can_be_named(folder: Folder) -> None:
     cases = steps.replace("pipeline: shop.yaml", "env: {APP: other}")
     assert folder.run(cases)[0] == 78
     assert "expected the pipeline file, beside this one, or -c FILE" in folder.run(cases)[2]
-    file = str(folder._path / "shop.yaml")
+    file = str(folder.path / "shop.yaml")
     cases = cases.replace("+1m, amount", "+30s, amount")
     arguments = ("-c", file, "--set", "rules.orders.window.tumbling=1m")
     code, out, err = folder.run(cases, *arguments)

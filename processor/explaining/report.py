@@ -68,6 +68,7 @@ def memory(rule: Rule, assumed: Assumed) -> str:
         f"about {bytes_(of.a_key)} a group{most}: {open_} of {bytes_(of.a_window)}{detectors};"
         f" {bytes_(rule.memory_bytes)} for {groups:,} groups,"
         f" {bytes_(rule.memory_bytes_max)} a shard at max_groups ({rule.max_groups:,})"
+        f"{'; on each shard, and once more where they meet' if rule.is_global else ''}"
     )
 
 
@@ -89,11 +90,10 @@ def merging(rule: Rule) -> str:
 
 
 def usd(a_day: float) -> str:
-    return f"{_dollars(a_day)} a day, {_dollars(a_day * prices.DAYS_A_MONTH)} a month"
-
-
-def _dollars(amount: float) -> str:
-    return f"${amount:,.2f}" if amount >= 0.01 else "less than a cent"
+    a_month = a_day * prices.DAYS_A_MONTH
+    if a_month < 0.01:
+        return "less than a cent a month"
+    return f"${a_day:,.2f} a day, ${a_month:,.2f} a month"
 
 
 def bytes_(n: int) -> str:

@@ -36,13 +36,11 @@ def of(window: WindowSpec) -> str:
 def when_told(rule: RuleSpec, event: EventSpec, *, is_global: bool) -> Iterator[str]:
     """A sentence a kind of pane."""
     whose = "the slowest shard's watermark" if is_global else "its shard's watermark"
-    behind = show_duration(event.out_of_orderness_ms)
     clock = "newest event time" if event.time else "newest arrival"
+    if event.out_of_orderness_ms:
+        clock += f" less {show_duration(event.out_of_orderness_ms)}"
     if rule.window.kind != "running":
-        yield (
-            f"once a window and key, when {whose} ({clock} less {behind}) has come to its end;"
-            f" {IDLE}"
-        )
+        yield (f"once a window and key, when {whose} ({clock}) has come to its end; {IDLE}")
         if rule.window.kind != "session":
             yield "a key without records in a window is not told of"
     else:
@@ -89,7 +87,8 @@ def what_is_late(rule: RuleSpec, event: EventSpec) -> str:
     else:
         which = "whose window has closed"
     some = ", for that window only" if rule.window.kind == "hopping" else ""
+    never = f"at most {behind} older" if event.out_of_orderness_ms else "not older"
     return (
-        f"a record {which} is counted (processor_late_total) and dropped{some}; one that is at"
-        f" most {behind} older than the newest before it never is"
+        f"a record {which} is counted (processor_late_total) and dropped{some}; one that is"
+        f" {never} than the newest before it never is"
     )

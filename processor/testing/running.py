@@ -1,4 +1,7 @@
-"""Runs a case through the production pipeline, a `ShardPipeline` a shard, and judges each step.
+"""Runs a case through the production pipeline, both stages of it, and judges each step.
+
+A `ShardPipeline` a shard; where rules are global, what these tell goes at once through a
+`MergePipeline` that has all buckets.
 
 Time is the case's own: it goes on with records, with `idle` and with `arrival`, and nothing else.
 An idle shard is judged as the runtime does it, by answers 5 s apart that bring no records.
@@ -13,11 +16,21 @@ import orjson
 from msgspec import Struct
 
 from processor.core.homes import place_of, range_of
+from processor.core.merge.partials import enveloped
+from processor.core.merge.pipeline import MergePipeline
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan, compile
 from processor.core.progress import ANSWERS_APART_MS_MAX
 from processor.core.progress import Idle as Idleness
-from processor.model import TRIM_HORIZON, DeadLetter, DerivedEvent, Mark, Page, Shard
+from processor.model import (
+    TRIM_HORIZON,
+    DeadLetter,
+    DerivedEvent,
+    Mark,
+    Page,
+    Partial,
+    Shard,
+)
 from processor.model import Step as Yielded
 from processor.testing.comparing import Difference, Outcome, Told, differences
 from processor.testing.suite import Case, Idle, Records, Sent, Step, Suite, Watermark
@@ -76,6 +89,8 @@ class Trial:
         self._ranges = [range_of(shard) for shard in shards]
         self._pipelines = [ShardPipeline(plan, shard, INCARNATION) for shard in shards]
         self._idleness = [Idleness(event.out_of_orderness_ms) for _ in shards]
+        has_global = any(rule.is_global for rule in plan.rules)
+        self._merge = MergePipeline(plan, Shard("merge"), INCARNATION) if has_global else None
         self._forget()
 
     def __repr__(self) -> str:
@@ -155,6 +170,9 @@ class Trial:
         to_ms = idleness.candidate_ms(pipeline.furthest_ms)
         if to_ms is not None and pipeline.is_due(to_ms):
             self._mark(i, to_ms)
+        elif idleness.is_certain and pipeline.is_quiet_due:
+            mark = Mark(pipeline.position or TRIM_HORIZON, "quiet", pipeline.furthest_ms or 0)
+            self._took(pipeline.steps(mark))
 
     def _mark(self, i: int, to_ms: int) -> None:
         pipeline = self._pipelines[i]
@@ -164,14 +182,35 @@ class Trial:
     # ---- what they tell
 
     def _took(self, steps: Iterable[Yielded]) -> None:
+        partials: list[Partial] = []
         for step in steps:
-            self._events += filter(self._is_looked_at, map(_event, step.events))
-            self._letters += map(_letter, step.dead_letters)
+            self._heard(step)
             self._duplicates += step.counts.duplicates
             self._unmatched += step.counts.unmatched
-            for rule, n in step.counts.late_by_rule.items():
-                if self._rules is None or rule in self._rules:
-                    self._late[rule] = self._late.get(rule, 0) + n
+            partials += step.partials
+        if self._merge is not None and partials:
+            for step in self._merge.steps(self._merge_page(partials)):
+                self._heard(step)
+
+    def _heard(self, step: Yielded) -> None:
+        """What either stage tells. (A repeat of the merge stage's is none of the user's.)"""
+        self._events += filter(self._is_looked_at, map(_event, step.events))
+        self._letters += map(_letter, step.dead_letters)
+        for rule, n in step.counts.late_by_rule.items():
+            if self._rules is None or rule in self._rules:
+                self._late[rule] = self._late.get(rule, 0) + n
+
+    def _merge_page(self, partials: Sequence[Partial]) -> Page:
+        first = self._numbers
+        self._numbers += len(partials)
+        return Page(
+            [enveloped(partial.body, 0) for partial in partials],
+            [str(n) for n in range(first, self._numbers)],
+            [partial.shard_id for partial in partials],
+            np.full(len(partials), self._clock_ms, dtype=np.int64),
+            millis_behind=0,
+            date_ms=self._clock_ms,
+        )
 
     def _is_looked_at(self, event: Told) -> bool:
         return self._rules is None or event["rule"] in self._rules
