@@ -7,8 +7,9 @@ import math
 from msgspec import Struct
 
 from processor.config.lints import span_of
-from processor.core.figures import Figures
+from processor.core.figures import bytes_per_group
 from processor.core.scoring import Scorer
+from processor.core.versions import memory_ids
 from processor.model import EventSpec, RuleSpec
 
 # Measured with texts of a dozen characters: 130 for a key's text, its entry in a hash table, its
@@ -34,9 +35,10 @@ class Memory(Struct, frozen=True):
 
 
 def memory_of(rule: RuleSpec, event: EventSpec) -> Memory:
-    figures = Figures(rule.aggregates)
-    figures.ensure(ROWS)
-    usual = most = BYTES_A_WINDOW + figures.nbytes // ROWS
+    names = memory_ids(rule.aggregates)  # figures of one memory are counted once
+    units = {names[a.name]: bytes_per_group(a) for a in rule.aggregates if a.name in names}
+    usual = BYTES_A_WINDOW + sum(unit.usual for unit in units.values())
+    most = BYTES_A_WINDOW + sum(unit.most for unit in units.values())
     windows = windows_a_key(rule, event)
     series = _series_bytes(rule)
     fixed = BYTES_A_KEY + series
