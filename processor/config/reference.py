@@ -107,9 +107,9 @@ as above, and counts only those of the rule's events:
 counts it goes to the dead letters.
 
 Memory is that of an open window of one group, up to where a usual one gets: `distinct` and `top_k`
-with many different keys (each key of `top_k` is kept once a rule besides, whoever counts it),
-`quantile` with values over three powers of ten, 16 bytes for each of 36 buckets a doubling that a
-value fell into. Two quantiles of one field with one `where` share theirs.
+with many different keys (texts are kept once a rule; at worst no two groups share any), `quantile`
+with values over three powers of ten: 16 bytes for each of 36 buckets a doubling that a value fell
+into. Two quantiles of one field with one `where` share theirs.
 """
 
 

@@ -22,6 +22,9 @@ from processor.model import Bools, Hashes, Ints, Rows
 CELL_BITS = 40
 SLOTS_MAX = 2**24 - 1
 BYTES_A_CELL = 16  # code and value
+# Of a key besides its text: its entry in a dict that is half full on average (65), its number as an
+# object (32), its place in a list (8).
+BYTES_A_KEY = 105
 _CELL_MASK = np.uint64(2**CELL_BITS - 1)
 _GONE = np.int64(-1)
 # With 4 a pair is moved some log4(n / page) times, and a look-up goes through as many runs.
@@ -173,7 +176,7 @@ class KeyedCells:
 
     @property
     def nbytes(self) -> int:
-        """Of keys about: a dict's and a list's entry, an object's head, four bytes a character."""
+        """Of keys about."""
         return self._cells.nbytes + self._bytes
 
     def update(self, slots: Rows, keys: Sequence[Key], values: Ints) -> Rows:
@@ -250,7 +253,7 @@ class KeyedCells:
 
 
 def _key_bytes(key: Key) -> int:
-    return 150 + (4 * len(key) if isinstance(key, str) else 0)
+    return BYTES_A_KEY + key.__sizeof__()
 
 
 def _codes(slots: Rows, cells: Ints) -> Hashes:

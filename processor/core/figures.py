@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from processor import aggregators, derived
 from processor.aggregators.base import NO_NUMBERS, Aggregator, Inputs, Params, Reads, State
-from processor.core.cells import BYTES_A_CELL, Cells, KeyedCells
+from processor.core.cells import BYTES_A_CELL, BYTES_A_KEY, Cells, KeyedCells
 from processor.core.columns import Columns
 from processor.core.versions import filter_id, memory_ids
 from processor.model import AggregateSpec, Bools, CellSpec, Column, Floats, Ints, Rows
@@ -110,10 +110,10 @@ class Footprint(NamedTuple):
 
 
 def bytes_per_group(spec: AggregateSpec) -> Footprint:
-    """What an aggregate costs a group and open window; texts of keys, kept once a rule, apart.
+    """What one figure costs a group and open window; a derived one costs nothing.
 
-    A derived figure costs nothing, and nor does one that shares its memory with another (two
-    quantiles of a field). `usual` is for many records of a common kind: see `cells_a_slot`.
+    `usual` is for many records of a common kind, see `cells_a_slot`, and without the texts of keys,
+    as each is kept once a rule; `most` is with texts of a dozen characters that no groups share.
     """
     if spec.of:
         return Footprint(0, 0, 0)
@@ -121,7 +121,10 @@ def bytes_per_group(spec: AggregateSpec) -> Footprint:
     columns = unit.aggregator.columns(unit.params)
     fixed = sum(np.dtype(column.dtype).itemsize * column.width for column in columns)
     cells = unit.aggregator.cells_a_slot(unit.params)
-    return Footprint(fixed, fixed + BYTES_A_CELL * cells.usual, fixed + BYTES_A_CELL * cells.most)
+    is_keyed = any(cell.is_keyed for cell in unit.aggregator.cells(unit.params))
+    a_key = BYTES_A_KEY + "a dozen text".__sizeof__() if is_keyed else 0
+    usual, most = BYTES_A_CELL * cells.usual, (BYTES_A_CELL + a_key) * cells.most
+    return Footprint(fixed, fixed + usual, fixed + most)
 
 
 class _Unit(NamedTuple):
