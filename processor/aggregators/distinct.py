@@ -129,12 +129,14 @@ def _histogram(state: State, slots: Rows) -> Ints:
 
 
 def estimates(by_rank: Ints) -> Floats:
-    """How many keys filled registers so: Ertl's algorithm 6, for n sketches at once."""
-    share = by_rank / REGISTERS
-    z = REGISTERS * _tau(1 - share[:, _RANK_MAX])
-    for rank in range(_RANK_MAX - 1, 0, -1):
+    """How many keys filled registers so: Ertl's algorithm 6, for n sketches at once.
+
+    Without his correction for full registers, which it takes 2^62 keys to have.
+    """
+    z = np.zeros(len(by_rank))
+    for rank in range(_RANK_MAX, 0, -1):
         z = 0.5 * (z + by_rank[:, rank])
-    z = z + REGISTERS * _sigma(share[:, 0])
+    z = z + REGISTERS * _sigma(by_rank[:, 0] / REGISTERS)
     found: Floats = _ALPHA * REGISTERS * REGISTERS / z
     return found
 
@@ -148,14 +150,3 @@ def _sigma(x: Floats) -> Floats:
         if (more == total).all():
             return total
         total, weight = more, 2 * weight
-
-
-def _tau(x: Floats) -> Floats:
-    """(1 − x − Σ (1 − x^(2^−k))² 2^−k) / 3."""
-    total, root, weight = 1 - x, x, 1.0
-    while True:
-        root, weight = np.sqrt(root), 0.5 * weight
-        more = total - (1 - root) ** 2 * weight
-        if (more == total).all():
-            return total / 3
-        total = more

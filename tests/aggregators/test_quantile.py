@@ -93,6 +93,13 @@ def test_two_quantiles_of_one_field_share_their_buckets() -> None:
     assert found["p0.99"][0] == pytest.approx(990, rel=0.01)
 
 
+def test_the_smallest_and_the_largest_are_those_of_the_slot_itself() -> None:
+    for q, expected in ((0.0, [5.0, 1.0]), (1.0, [8.0, 3.0])):
+        slots = Slots("quantile", q=q).add([8.0, 5.0], slot=0).add([2.0, 1.0, 3.0], slot=1)
+        found = slots.figures.results(np.array([0, 1]), 1_000)["figure"]
+        assert found == pytest.approx(expected, rel=0.01)
+
+
 def test_slots_are_told_apart_and_one_without_values_has_no_quantile() -> None:
     slots = Slots("quantile", q=0.5).add([1.0, 2.0, 3.0], slot=2).add([100.0], slot=0)
     found = slots.figures.results(np.array([2, 1, 0, 4]), 1_000)["figure"]
