@@ -22,6 +22,7 @@ class MemoryRecords:
         self._stream = stream
         self.script = deque(script)
         self.is_down = False
+        self.taken = 0  # records, repeats included
 
     def __repr__(self) -> str:
         return f"<MemoryRecords of {self._stream!r} is_down={self.is_down}>"
@@ -37,5 +38,6 @@ class MemoryRecords:
                 results.append(Result(AGAIN, "Throttled"))
                 continue
             self._stream.put_at(int(entry.explicit_hash_key), entry.data, entry.partition_key)
+            self.taken += 1
             results.append(Result())
         return Failed("AnswerLost") if isinstance(fault, AnswerLost) else Answered(tuple(results))

@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from processor.core.leases.rows import ShardRow
+from processor.core.merge.pipeline import MergePipeline
 from processor.core.plan import Plan, compile
 from processor.errors import RetentionGap
 from processor.model import (
@@ -21,6 +24,7 @@ from processor.model import (
     DeadLetterSpec,
     DetectSpec,
     EventSpec,
+    MergeSpec,
     Pipeline,
     RuleSpec,
     Shard,
@@ -32,9 +36,12 @@ from processor.model import (
 from processor.ports import Unobserved as UnobservedReads
 from processor.runtime.lease_loop import LeasePorts
 from processor.runtime.lease_observer import Unobserved
-from processor.runtime.shard_loop import Road
+from processor.runtime.road import Fresh, Road
+from processor.runtime.stages import Stages
 from processor.runtime.worker import Pulse, Worker
 from processor.sinks.memory import MemoryDeadLetters, MemorySink, MemoryTarget
+from processor.sinks.memory_partials import MemoryRecords
+from processor.sinks.partials import StreamPartials
 from processor.sources.memory import MemorySource
 from processor.stores.memory import MemoryContent, MemoryObjects, MemoryTable
 from tests.virtual_time import START_MS, VirtualClock
@@ -53,7 +60,9 @@ def plan_of(
     detect: tuple[DetectSpec, ...] = (),
     start: str = "trim_horizon",
     on_gap: Literal["stop", "continue"] = "stop",
+    merge: MergeSpec | None = None,
 ) -> Plan:
+    """One rule by key; with `merge` a second one, `all`, over all shards."""
     rule = RuleSpec(
         "ticks",
         {"type": ["tick"]},
@@ -63,11 +72,21 @@ def plan_of(
         detect,
         emit_windows="bus",
     )
+    rules = (rule,)
+    if merge is not None:
+        rules += (replace(rule, name="all", group_by=(), detect=()),)
     event = EventSpec(time="at", partition_key="key", out_of_orderness_ms=0)
     state, letters = StateSpec("table", checkpoint_ms=checkpoint_ms), DeadLetterSpec("dead")
     return compile(
         Pipeline(
-            "shop", SourceSpec("ticks", start, on_gap=on_gap), event, {}, (rule,), state, letters
+            "shop",
+            SourceSpec("ticks", start, on_gap=on_gap),
+            event,
+            {},
+            rules,
+            state,
+            letters,
+            merge=merge,
         )
     )
 
@@ -95,6 +114,19 @@ class Steps:
         self.refused.append(str(error))
 
 
+class Unwatched:
+    """A `PartialObserver` that looks away."""
+
+    def on_request(self, seconds: float) -> None:
+        pass
+
+    def on_taken(self, records: int, payload_bytes: int) -> None:
+        pass
+
+    def on_retry(self, reason: str, n: int) -> None:
+        pass
+
+
 class Alerts(Unobserved):
     """A `LeaseObserver` that remembers what somebody should look at."""
 
@@ -119,6 +151,7 @@ class Life:
     steps: Steps
     pulse: Pulse
     seen: Alerts
+    merge: Worker | None = None
 
     async def stop(self) -> None:
         self.stopping.set()
@@ -143,6 +176,8 @@ class Town:
     caught_up_s: float = 0.25
     retention_ms: int = 86_400_000
     gate: Gate | None = None
+    merge_shards: int = 0  # 0: no rule is global
+    merging: MergeSpec = field(default_factory=lambda: MergeSpec("merge", 4))
     content: MemoryContent = field(default_factory=MemoryContent)
     objects: MemoryObjects = field(default_factory=MemoryObjects)
     bus: MemoryTarget = field(default_factory=MemoryTarget)
@@ -151,13 +186,11 @@ class Town:
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
-        width = 2**128 // self.shards
-        shards = [
-            Shard(f"shardId-{n:012d}", n * width, (n + 1) * width - 1) for n in range(self.shards)
-        ]
+        self.merge = MemorySource("merge", _shards(self.merge_shards), self.clock)
+        self.records = MemoryRecords(self.merge)
         self.source = MemorySource(
             "ticks",
-            shards,
+            _shards(self.shards),
             self.clock,
             page_records_max=self.page_records_max,
             caught_up_s=self.caught_up_s,
@@ -176,20 +209,39 @@ class Town:
         self.started += 1
         rng, clock, steps = random.Random(self.started), self.clock, Steps()
         source = source or self.source
-        plan = plan or plan_of(
-            self.checkpoint_ms, self.window_ms, self.detect, self.start_at, self.on_gap
-        )
+        plan = plan or self.plan()
         sinks = {"bus": MemorySink(self.bus, clock, rng)}
         letters = MemoryDeadLetters(self.dead, clock, rng)
-        road = Road(plan, source, sinks, letters, clock, steps)
+        partials = StreamPartials(self.records, clock, rng, Unwatched())
+        is_global = any(rule.is_global for rule in plan.rules)
+        road = Road(
+            plan, source, sinks, letters, clock, steps, partials=partials if is_global else None
+        )
         table = MemoryTable(self.content, gate or self._pass)
         ports = LeasePorts(table, self.objects, source, clock, rng)
         pulse = Pulse(UnobservedReads(), clock)
         seen = Alerts()
         worker = Worker(road, ports, seen, pulse, is_rollback=is_rollback)
+        merge = None
+        if is_global:
+            road = replace(
+                road, source=self.merge, partials=None, fresh=fresh(worker), is_merge=True
+            )
+            ports = LeasePorts(table, self.objects, self.merge, clock, rng)
+            merge = Worker(road, ports, Alerts(), Pulse(UnobservedReads(), clock))
         stopping = asyncio.Event()
-        task = asyncio.create_task(worker.run(stopping))
-        return Life(worker, stopping, task, steps, pulse, seen)
+        task = asyncio.create_task(Stages(worker, merge).run(stopping))
+        return Life(worker, stopping, task, steps, pulse, seen, merge)
+
+    def plan(self) -> Plan:
+        return plan_of(
+            self.checkpoint_ms,
+            self.window_ms,
+            self.detect,
+            self.start_at,
+            self.on_gap,
+            self.merging if self.merge_shards else None,
+        )
 
     async def _pass(self, operation: str, side: Side) -> None:
         await asyncio.sleep(0.001)
@@ -215,10 +267,38 @@ class Town:
         found: dict[tuple[str, int], tuple[int, int]] = {}
         for body in self.bus.by_id().values():
             detail = json.loads(body)
+            if detail["rule"] != "ticks":
+                continue
             window = (detail["key"]["key"], (detail["window"]["start"] - BASE_MS) // MINUTE_MS)
             assert window not in found, f"{window} came under two ids"
             found[window] = (detail["values"]["n"], detail["values"]["total"])
         return found
+
+    def totals(self, rule: str = "all") -> dict[int, tuple[int, int]]:
+        """Of the global rule: start's minute → (count, sum); not what is partial."""
+        found: dict[int, tuple[int, int]] = {}
+        for body in self.bus.by_id().values():
+            detail = json.loads(body)
+            if detail["rule"] == rule and not detail.get("partial"):
+                minute = (detail["window"]["start"] - BASE_MS) // MINUTE_MS
+                assert minute not in found, f"minute {minute} came under two ids"
+                found[minute] = (detail["values"]["n"], detail["values"]["total"])
+        return found
+
+
+def _shards(n: int) -> list[Shard]:
+    """So many, with equal parts of the hash space."""
+    width = 2**128 // max(n, 1)
+    return [Shard(f"shardId-{i:012d}", i * width, (i + 1) * width - 1) for i in range(n)]
+
+
+def fresh(source: Worker) -> Fresh:
+    """Makes what a shard of the merge stream runs."""
+
+    def make(plan: Plan, shard: Shard, incarnation: str) -> MergePipeline:
+        return MergePipeline(plan, shard, incarnation, source.generation)
+
+    return make
 
 
 def _key_of(payload: bytes) -> str:

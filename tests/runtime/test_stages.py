@@ -1,0 +1,230 @@
+"""Both stages in memory and in virtual time: what global rules tell is what was sent, whatever
+happens to workers, leases and shards of either stream."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+from msgspec.structs import replace
+
+from processor.core.plan import compile
+from processor.errors import ConfigError
+from processor.model import MergeSpec, Shard
+from processor.sinks.memory import AnswerLost, Dropped, Throttled
+from tests.runtime.in_memory import Life, Town, tick, until
+from tests.virtual_time import run
+
+SHARDS = [f"shardId-{n:012d}" for n in range(8)]
+
+
+class Sent:
+    """Ticks over some shards, in order of time, and what they add up to."""
+
+    def __init__(self, town: Town, *shards: str) -> None:
+        self._town = town
+        self.shards = list(shards)
+        self._rng = random.Random(7)
+        self.totals: Counter[int] = Counter()
+        self.counts: Counter[int] = Counter()
+
+    def minutes(self, first: float, last: float, per_minute: int = 20) -> None:
+        """So many ticks a shard and minute; the last minute ends without one."""
+        for n in range(round((last - first) * per_minute)):
+            second = (first + n / per_minute) * 60
+            for shard in self.shards:
+                value = self._rng.randrange(100)
+                self._town.put(tick(shard, second, value), shard=shard)
+                self.counts[int(second // 60)] += 1
+                self.totals[int(second // 60)] += value
+
+    def expected(self, until: int) -> dict[int, tuple[int, int]]:
+        return {m: (self.counts[m], self.totals[m]) for m in sorted(self.counts) if m < until}
+
+
+def _town(shards: int = 4, merge_shards: int = 2, **more: object) -> tuple[Town, Sent]:
+    town = Town(shards=shards, merge_shards=merge_shards, **more)  # type: ignore[arg-type]
+    return town, Sent(town, *SHARDS[:shards])
+
+
+async def told(town: Town, sent: Sent, minutes: int) -> None:
+    await until(lambda: len(town.totals()) >= minutes, within_s=300)
+    assert town.totals() == sent.expected(minutes)
+
+
+async def stop(*lives: Life) -> None:
+    for life in lives:
+        await life.stop()
+
+
+def test_what_all_shards_counted_is_told_once_by_whoever_has_the_merge_streams_lease() -> None:
+    async def main() -> None:
+        town, sent = _town()
+        lives = [town.start(), town.start()]
+        sent.minutes(0, 3.5)
+        await told(town, sent, 3)
+        assert len(town.windows()) == 4 * 3, "the rule by key goes on as ever"
+        owners = {of.name: set() for of, _ in town.content.shards}
+        for (of, _), row in town.content.shards.items():
+            owners[of.name].add(row.owner)
+        assert len(owners["ticks"]) == len(owners["merge"]) == 2, "both streams are shared out"
+        await stop(*lives)
+        assert all(row.owner is None for row in town.content.shards.values())
+
+    run(main())
+
+
+def test_a_shard_without_records_holds_up_nobody_for_longer_than_half_a_minute() -> None:
+    async def main() -> None:
+        town, _ = _town()
+        sent = Sent(town, *SHARDS[:2])
+        life = town.start()
+        sent.minutes(0, 2.5)
+        await told(town, sent, 2)
+        late = Sent(town, SHARDS[3])
+        late.minutes(3, 4.5)
+        sent.minutes(2.5, 4.5)
+        await until(lambda: len(town.totals()) >= 4, within_s=300)
+        expected = {m: (c, t) for m, (c, t) in sent.expected(4).items()}
+        c, t = expected[3]
+        expected[3] = (c + late.counts[3], t + late.totals[3])
+        assert town.totals() == expected
+        await life.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_and_drains_at_any_moment_show_in_no_total(seed: int) -> None:
+    async def main() -> None:
+        town, sent = _town(checkpoint_ms=2_000)
+        rng = random.Random(seed)
+        lives = [town.start(), town.start()]
+        for minute in range(5):
+            town.records.script.extend([Dropped(), AnswerLost(), Throttled(frozenset({0}))])
+            sent.minutes(minute, minute + 1)
+            await asyncio.sleep(rng.uniform(0, 20))
+            life = lives.pop(0)
+            await (life.kill() if rng.random() < 0.6 else life.stop())
+            lives.append(town.start())
+        sent.minutes(5, 5.5)
+        await told(town, sent, 5)
+        await stop(*lives)
+
+    run(main())
+
+
+def test_both_streams_may_be_resharded_under_way() -> None:
+    async def main() -> None:
+        town, sent = _town(shards=2, merge_shards=1)
+        lives = [town.start(), town.start()]
+        sent.minutes(0, 1.5)
+        await until(lambda: len(town.totals()) == 1)
+        middle, last = 2**127, 2**128 - 1
+        halves = [
+            Shard(SHARDS[2], 0, middle // 2 - 1, (SHARDS[0],)),
+            Shard(SHARDS[3], middle // 2, middle - 1, (SHARDS[0],)),
+        ]
+        town.source.close(SHARDS[0], children=halves)
+        parts = [
+            Shard(SHARDS[1], 0, middle - 1, (SHARDS[0],)),
+            Shard(SHARDS[2], middle, last, (SHARDS[0],)),
+        ]
+        town.merge.close(SHARDS[0], children=parts)
+        sent.shards = [SHARDS[1], SHARDS[2], SHARDS[3]]
+        sent.minutes(1.5, 3.5)
+        await told(town, sent, 3)
+        whole = Shard(SHARDS[4], 0, middle - 1, (SHARDS[2], SHARDS[3]))
+        town.source.close(SHARDS[2], SHARDS[3], children=[whole])
+        town.merge.close(
+            SHARDS[1], SHARDS[2], children=[Shard(SHARDS[3], 0, last, (SHARDS[1], SHARDS[2]))]
+        )
+        sent.shards = [SHARDS[1], SHARDS[4]]
+        sent.minutes(3.5, 5.5)
+        await told(town, sent, 5)
+        await stop(*lives)
+
+    run(main())
+
+
+def test_a_changed_rule_is_told_anew_beside_the_old_one_until_its_last_worker_has_gone() -> None:
+    async def main() -> None:
+        town, sent = _town()
+        lives = [town.start(), town.start()]
+        sent.minutes(0, 1.5)
+        await until(lambda: len(town.totals()) == 1)
+        before = town.plan().pipeline
+        rules = (before.rules[0], replace(before.rules[1], name="anew"))
+        plan = compile(replace(before, rules=rules))
+        lives.append(town.start(plan=plan))
+        await asyncio.sleep(3)
+        await lives.pop(0).stop()
+        sent.minutes(1.5, 2.5)
+        lives.append(town.start(plan=plan))
+        await asyncio.sleep(3)
+        await lives.pop(0).stop()
+        sent.minutes(2.5, 5.5)
+        await until(lambda: 4 in town.totals("anew"), within_s=300)
+        anew = town.totals("anew")
+        expected = sent.expected(5)
+        assert anew == {minute: expected[minute] for minute in anew}
+        assert {3, 4} <= anew.keys(), "its first window may be partial"
+        old = town.totals()
+        assert old == {minute: expected[minute] for minute in old}
+        assert town.windows(), "the rule that did not change went on"
+        await stop(*lives)
+
+    run(main())
+
+
+def test_all_that_a_stopping_worker_counted_is_told_before_its_merge_stage_goes() -> None:
+    async def main() -> None:
+        town, sent = _town()
+        life = town.start()
+        sent.minutes(0, 1.5)
+        await told(town, sent, 1)
+        assert life.merge is not None
+        life.stopping.set()
+        while life.worker.shards():
+            assert life.merge.shards()
+            await asyncio.sleep(0.001)
+        assert life.merge.shards()
+        await life.task
+        assert not life.merge.shards()
+
+    run(main())
+
+
+def test_other_buckets_than_at_the_first_start_are_refused_before_anything_is_read() -> None:
+    async def main() -> None:
+        town, sent = _town()
+        life = town.start()
+        await until(lambda: life.merge is not None and life.merge.shards())
+        await life.stop()
+        town.merging = MergeSpec("merge", 8)
+        sent.minutes(0, 1.5)
+        with pytest.raises(ConfigError, match=r"merge\.buckets: found 8, expected 4"):
+            await town.start().task
+        assert town.records.taken == 0
+
+    run(main())
+
+
+def test_while_the_merge_stream_is_out_shards_wait_and_nothing_is_lost() -> None:
+    async def main() -> None:
+        town, sent = _town()
+        life = town.start()
+        sent.minutes(0, 1.5)
+        await told(town, sent, 1)
+        town.records.is_down = True
+        sent.minutes(1.5, 2.5)
+        await asyncio.sleep(120)
+        assert len(town.totals()) == 1
+        assert life.worker.stuck() == [], "it waits for something with a name"
+        town.records.is_down = False
+        await told(town, sent, 2)
+        await life.stop()
+
+    run(main())
