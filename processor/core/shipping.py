@@ -6,7 +6,8 @@ comes later, within the rule's lateness, goes with a later closing. Keys live as
 something to tell; the detectors are at the other end.
 
     number 0    told at the first record or mark of this life of the rule, whatever it passes
-    quiet       no record for long, by a mark: nobody need wait for this shard until the next one
+    quiet       no record for long, by a mark: nobody need wait for this shard until the next one;
+                where all are quiet, the merge stage's own idle marks move its time
     ended       the shard is at its end: everything is told, and its children begin with nothing
 """
 

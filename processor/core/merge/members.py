@@ -6,7 +6,7 @@ before every part was told of, and no list of shards has to agree with a reshard
 
     a shard                  in the minimum
     reports                  at its watermark
-    quiet (`is_idle`)        not; if all are, the furthest tells the time
+    quiet (`is_idle`)        not; if all are, the furthest tells the time, and idle marks move it on
     ended                    at its watermark, until its children, who are later, cover its keys
     covered by later ones    not: it is forgotten, and what it may still say is stale
     stalled, by a mark       not, until it reports again; meanwhile results are incomplete
@@ -178,6 +178,17 @@ class Members:
         if member is not None and member.watermark_ms <= watermark_ms and not member.is_idle:
             member.is_stalled = True
         self._move()
+
+    @property
+    def are_quiet(self) -> bool:
+        """Whether all are known and none is waited for: time may go on without them."""
+        is_known = not self._has_hole or self._is_hole_stalled
+        return is_known and not any(member.counts for member in self._members.values())
+
+    def advance(self, to_ms: int) -> None:
+        """Apply an idle mark of the merge stream's shard: time passed while all were quiet."""
+        if self.are_quiet:
+            self.watermark_ms = max(self.watermark_ms, to_ms)
 
     def behind(self, end_ms: int) -> Behind | None:
         """Who holds back a window that ends there, which others have passed."""

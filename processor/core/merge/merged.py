@@ -30,12 +30,13 @@ class Counted(NamedTuple):
 class MergedRule(Rule):
     """One bucket of a global rule. What shards tell of themselves, `members` knows."""
 
-    def __init__(self, plan: RulePlan, app: str, shard: Shard, members: Members):
+    def __init__(self, plan: RulePlan, app: str, shard: Shard, bucket: int, members: Members):
         super().__init__(plan, app, "", shard)
         spec = plan.spec
         most = groups_max(spec.max_groups, plan.buckets)
         # No record is here to be put aside: what is one too many counts in `other`.
         self.keys = KeyTable(spec.group_by, None, shard, most)
+        self._bucket = bucket
         self._members = members
         self._starts = _Starts(shard, members)
 
@@ -93,7 +94,9 @@ class MergedRule(Rule):
         self, end_ms: int, key: int, values: Mapping[str, Any], count: int, sample: Sample
     ) -> events.Window:
         window = super()._window(end_ms, key, values, count, sample)
-        return replace(window, part=None, is_complete=self._members.is_complete)
+        # Each bucket has an `other` of its own; every other group is in one bucket only.
+        part = f"bucket-{self._bucket}" if self.keys.is_other(key) else None
+        return replace(window, part=part, is_complete=self._members.is_complete)
 
 
 class _Starts(Starts):

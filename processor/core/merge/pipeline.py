@@ -104,8 +104,11 @@ class MergePipeline:
 
     @property
     def furthest_ms(self) -> int | None:
-        """None: no idleness of a merge shard moves its time, only what shards tell."""
-        return None
+        """From where on idleness moves time, where no shard of the source is waited for: what is
+        open still closes, and detectors see that nothing comes. As all worlds hear of the same
+        shards, the furthest tells the time. None where shards tell it."""
+        each = [one.idle_from_ms for one in self._worlds.values()]
+        return max((ms for ms in each if ms is not None), default=None)
 
     @property
     def windows_open(self) -> int:
@@ -131,8 +134,8 @@ class MergePipeline:
         return min(found, key=lambda b: (b.watermark_ms, b.shard_id), default=None)
 
     def is_due(self, watermark_ms: int) -> bool:
-        """No idle mark is ever due."""
-        return False
+        """Whether an idle mark that moves time there would have an effect."""
+        return any(one.is_due(watermark_ms) for one in self._worlds.values())
 
     @property
     def is_quiet_due(self) -> bool:
@@ -168,9 +171,11 @@ class MergePipeline:
         yield step([], [], Counts())
 
     def _mark(self, mark: Mark, counts: Counts) -> Iterator[Piece]:
-        if mark.fact == "stalled":
-            for _, one in sorted(self._worlds.items(), key=lambda item: item[0]):
+        for _, one in sorted(self._worlds.items(), key=lambda item: item[0]):
+            if mark.fact == "stalled":
                 yield from _told(one, one.stall(mark.shard_id, mark.watermark_ms), 0, counts)
+            elif mark.fact == "idle":
+                yield from _told(one, one.advance(mark.watermark_ms), 0, counts)
 
     def _page(self, page: Page, counts: Counts, letters: list[DeadLetter]) -> Iterator[Piece]:
         for known in self._pop_known():
@@ -232,7 +237,7 @@ class MergePipeline:
     def _world(self, plan: RulePlan, bucket: int) -> World:
         at = plan.version, bucket
         if at not in self._worlds:
-            self._worlds[at] = World(plan, self.plan.pipeline.app, self.shard)
+            self._worlds[at] = World(plan, self.plan.pipeline.app, self.shard, bucket)
         return self._worlds[at]
 
     def _dead_letter(self, page: Page, i: int, fault: Fault) -> DeadLetter:

@@ -46,10 +46,10 @@ class Taken(NamedTuple):
 class World:
     """See above. `Members` is who is heard of, `Holding` what can't be applied yet."""
 
-    def __init__(self, plan: RulePlan, app: str, shard: Shard):
+    def __init__(self, plan: RulePlan, app: str, shard: Shard, bucket: int):
         self._members = Members()
         self._holding = Holding()
-        self.rule = MergedRule(plan, app, shard, self._members)
+        self.rule = MergedRule(plan, app, shard, bucket, self._members)
 
     def __repr__(self) -> str:
         return f"<World {self._members!r} {self._holding!r} {self.rule!r}>"
@@ -88,6 +88,21 @@ class World:
             return
         for whole in ready:
             yield self._apply(whole)
+
+    @property
+    def idle_from_ms(self) -> int | None:
+        """From where on idleness moves its time: None unless all shards are quiet."""
+        return self.watermark_ms if self._members.are_quiet else None
+
+    def is_due(self, watermark_ms: int) -> bool:
+        """Whether a mark that moves its time there would have an effect."""
+        from_ms = self.idle_from_ms
+        return from_ms is not None and from_ms < watermark_ms and self.rule.is_due(watermark_ms)
+
+    def advance(self, watermark_ms: int) -> Taken:
+        """Apply a mark: time passed while all were quiet."""
+        self._members.advance(watermark_ms)
+        return Taken(self._fire())
 
     def stall(self, shard_id: str, watermark_ms: int) -> Taken:
         """Apply a mark: go on without a shard."""

@@ -72,15 +72,23 @@ class Told(NamedTuple):
 
 
 def tell(
-    plan: Plan, base: Sequence[Record], history: History, rng: random.Random, until_ms: int
+    plan: Plan,
+    base: Sequence[Record],
+    history: History,
+    rng: random.Random,
+    until_ms: int,
+    quiet: float = 0.0,
 ) -> Told:
-    """All shards, one after the other; leaves go on to `until_ms`, and are quiet then."""
+    """All shards, one after the other; leaves go on to `until_ms`, and are quiet then.
+
+    `quiet`: how likely it is that a shard falls quiet after a page.
+    """
     parts, states = reshards.routed(history, base), dict[str, bytes]()
     told = Told({}, [], [])
     for node in history.nodes:
         pipeline = ShardPipeline(plan, node.shard, INCARNATION)
         pipeline.inherit([states[parent] for parent in node.shard.parents])
-        items: list[Page | Mark] = list(_items(base, parts[node.shard.id], rng))
+        items: list[Page | Mark] = list(_items(base, parts[node.shard.id], rng, quiet))
         if not node.children:
             items += [Mark(END, "idle", until_ms), Mark(END, "quiet", 0)]
         pipeline, out = _crashing(plan, pipeline, items, rng, told.counts)
@@ -93,7 +101,7 @@ def tell(
 
 
 def _items(
-    base: Sequence[Record], part: Sequence[int], rng: random.Random
+    base: Sequence[Record], part: Sequence[int], rng: random.Random, quiet: float
 ) -> Iterable[Page | Mark]:
     at = 0
     while at < len(part):
@@ -102,6 +110,8 @@ def _items(
             safe_ms = base[part[at]].arrival_ms - 6_000
             yield Mark(Position("after", "1"), "idle", safe_ms)
         yield streams.page([base[i] for i in part[at : at + size]])
+        if rng.random() < quiet:
+            yield Mark(Position("after", "1"), "quiet", 0)
         at += size
 
 
@@ -159,58 +169,57 @@ def interleaved(told: Told, history: History, rng: random.Random) -> list[Partia
 
 class Merged(Struct):
     events: list[DerivedEvent]
-    counts: list[Counts]
     pipelines: list[MergePipeline]
 
     @property
     def late(self) -> int:
-        return sum(counts.late for counts in self.counts)
+        return sum(pipeline.totals.late for pipeline in self.pipelines)
 
     @property
     def counted(self) -> int:
-        return sum(counts.counted for counts in self.counts)
+        return sum(pipeline.totals.counted for pipeline in self.pipelines)
 
 
 def merge(
-    plan: Plan, put: Sequence[Partial], history: History, rng: random.Random, generation: int = 1
+    plan: Plan, put: Sequence[Partial], history: History, rng: random.Random, until_ms: int
 ) -> Merged:
-    """Every shard of the merge stream, one after the other."""
+    """Every shard of the merge stream, one after the other; leaves go on to `until_ms`."""
     routed = _routed(history, put)
     states: dict[str, bytes] = {}
-    merged = Merged([], [], [])
+    merged = Merged([], [])
     seen: dict[str, DerivedEvent] = {}
     for node in history.nodes:
         pipeline = _inheriting(plan, node.shard, [states[p] for p in node.shard.parents], rng)
         checkpoint, since, at = pipeline.snapshot(), 0, 0
-        records, done = routed[node.shard.id], 0
+        records = routed[node.shard.id]
         while at < len(records):
             size = rng.choice((1, 3, 20, 200))
             stop = min(at + size, len(records))
             for step in pipeline.steps(page([put[i] for i in records[at:stop]], records[at])):
                 assert step.dead_letters == []
-                _collect(step, merged, seen, is_new=at >= done)
-            done, at = max(done, stop), stop
+                _collect(step, merged, seen)
+            at = stop
             if rng.random() < 0.3:
                 checkpoint, since = pipeline.snapshot(), at
                 pipeline = _restored(plan, node.shard, checkpoint)
             elif rng.random() < 0.2:
                 pipeline, at = _restored(plan, node.shard, checkpoint), since
-        for step in pipeline.finish():
-            assert step == Step([], [], Counts())
+        if node.children:
+            assert list(pipeline.finish()) == [Step([], [], Counts())]
+        else:
+            _collect(pipeline.mark(Mark(END, "idle", until_ms)), merged, seen)
         states[node.shard.id] = pipeline.snapshot()
         merged.pipelines.append(pipeline)
     return merged
 
 
-def _collect(step: Step, merged: Merged, seen: dict[str, DerivedEvent], *, is_new: bool) -> None:
+def _collect(step: Step, merged: Merged, seen: dict[str, DerivedEvent]) -> None:
     """A repeat must be what it repeats, but for how long it took to arrive."""
     for event in step.events:
         known = seen.setdefault(event.id, event)
         assert replace(known, arrival_ms=0) == replace(event, arrival_ms=0)
         if known is event:
             merged.events.append(event)
-    if is_new:
-        merged.counts.append(step.counts)
 
 
 def _inheriting(

@@ -8,6 +8,7 @@ what changed in a diff:  python -m tests.core.merge.test_members
                        quiet, ended, life X, seeks N, since T, told-until T, gap
     > stall a 10       a mark: go on without shard a, if it is still at 10 (`nobody`: without those
                        that never came)
+    > idle 90          a mark: time passed to 90 while nothing came
     > behind 20        who holds back a window that ends at 20
     > restart          all state is saved and read again
 """
@@ -42,6 +43,9 @@ class Story:
 
     def on_stall(self, name: str, at: str) -> None:
         self.members.stall("" if name == "nobody" else name, int(at))
+
+    def on_idle(self, to: str) -> None:
+        self.members.advance(int(to))
 
     def on_behind(self, end: str) -> str:
         behind = self.members.behind(int(end))
