@@ -37,7 +37,7 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tunable: ClassVar[frozenset[str]] = frozenset()
 
 
-class Inputs(NamedTuple):
+class Inputs(Struct, frozen=True, gc=False):  # made in a quarter of a tuple's time
     """n records; what the aggregator does not read has length 0.
 
     `numbers`: float64[n], finite and at most 2^53 in size. `times`: int64[n], event times in ms.

@@ -101,6 +101,13 @@ def empties(aggregates: Sequence[AggregateSpec]) -> dict[str, float]:
     return {name: float(value[0]) for name, value in whole.items()}
 
 
+def nothing(aggregates: Sequence[AggregateSpec]) -> dict[str, int | list[Any] | None]:
+    """By name, what is told of a window without records, beside an alarm about it."""
+    worth = empties(aggregates)
+    numbers = {name: None if np.isnan(value) else int(value) for name, value in worth.items()}
+    return numbers | {spec.name: [] for spec in aggregates if not is_number(spec)}
+
+
 class Footprint(NamedTuple):
     """Bytes of one figure in one open window of one group: always, usually and at most."""
 

@@ -138,7 +138,7 @@ class Rule:
         self._shard = shard
         self._starts = Starts(shard)
         self._by_key = Columns((Column("first_end_ms", "<i8", _NEVER_MS),))
-        self._empty_values = {name: None if np.isnan(v) else int(v) for name, v in empties.items()}
+        self._empty_values = figures.nothing(spec.aggregates)
         self._watched = {detect.aggregate for detect in spec.detect}
         self._last_wave_ms: int | None = None
         self._empty_waves = 0

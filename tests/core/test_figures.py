@@ -97,6 +97,12 @@ def test_detectors_are_told_what_a_window_without_records_is_worth() -> None:
     )
 
 
+def test_an_alarm_about_silence_tells_zeros_nothing_and_empty_lists() -> None:
+    told_of = figures.nothing(SPECS)
+    assert list(told_of) == [spec.name for spec in SPECS]
+    assert (told_of["orders"], told_of["p50"], told_of["top"]) == (0, None, [])
+
+
 def test_only_lists_are_no_numbers() -> None:
     assert [spec.name for spec in SPECS if not figures.is_number(spec)] == ["top"]
 

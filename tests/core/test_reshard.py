@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.model import DetectSpec, Mark, Position
+from processor.model import AggregateSpec, DetectSpec, Mark, Position
 from tests.core import reshards, streams
 from tests.core.streams import MINUTE_MS
 
@@ -66,6 +66,29 @@ def test_a_stream_scaled_from_two_shards_to_four_to_three_tells_what_one_shard_w
         reshards.FULL * i // 3 for i in range(3)
     ]
     told = reshards.run(streams.plan(rule), base, history, random.Random(seed), end_ms(base))
+    assert reshards.shown(told.events) == alone(base, rule)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, counts)
+def test_sketches_and_filtered_figures_go_to_the_children_too(seed: int, n: int) -> None:
+    rng = random.Random(seed)
+    small = {"amount": [{"numeric": ["<", 50]}]}
+    rule = streams.rule(
+        size_ms=30 * SECOND_MS,
+        detect=(),
+        aggregates=(
+            AggregateSpec("small", "count", where=small),
+            AggregateSpec("p50", "quantile", "amount", where=small, options={"q": 0.5}),
+            AggregateSpec("users", "distinct", "request"),
+            AggregateSpec("top", "top_k", "request"),
+            AggregateSpec("opening", "first", "amount"),
+            AggregateSpec("closing", "last", "amount"),
+            AggregateSpec("share", "ratio", of=("small", "users")),
+        ),
+    )
+    base = streams.records(seed, N, is_timely=True)
+    told = reshards.run(streams.plan(rule), base, reshards.history(rng, N, n), rng, end_ms(base))
     assert reshards.shown(told.events) == alone(base, rule)
 
 
