@@ -344,6 +344,9 @@ class Counts(Struct):
     late: int = 0  # records that were late for every rule that wanted them
     unmatched: int = 0  # records that no rule wanted
     late_by_rule: dict[str, int] = {}
+    evicted: dict[str, int] = {}  # keys
+    forgotten: dict[str, int] = {}  # keys
+    overflowed: dict[str, int] = {}  # records whose key was one too many
     rejects: dict[str, int] = {}
     windows_closed: int = 0
     anomalies: dict[tuple[str, str, str], int] = {}  # (rule, detector, state)

@@ -56,7 +56,8 @@ class Window(Struct, frozen=True):
     (`other`), else None. `traceparent` is a sample record's, or None. `is_partial`: records of it
     came before its rule began to count. `origin` names that beginning where another one could tell
     something else of the same window; else it is "", and the same result has the same id.
-    `is_complete`: no shard of the source was left behind.
+    `is_complete`: no shard of the source was left behind. `pane` tells results of one window apart;
+    after one that `is_final` no other comes.
     """
 
     start_ms: int
@@ -71,6 +72,8 @@ class Window(Struct, frozen=True):
     is_partial: bool = False
     origin: str = ""
     is_complete: bool = True
+    pane: str = PANE
+    is_final: bool = True
 
 
 # ---- names ----------------------------------------------------------------------------------
@@ -83,12 +86,16 @@ def event_id(fields: Sequence[str]) -> str:
     return base64.b32encode(digest[:_ID_BYTES]).decode().lower()
 
 
-def dead_letter_id(stream: str, shard_id: str, sequence_number: str, index: int) -> str:
+def dead_letter_id(
+    stream: str, shard_id: str, sequence_number: str, index: int, rule: str | None = None
+) -> str:
     """A bad record's id: its place, so that a repeat is recognised.
 
-    `index` counts the events in one record. An event that a target refused keeps its own id.
+    `index` counts the events in one record; `rule` is the one that refused it, None where it is
+    bad for all. An event that a target refused keeps its own id.
     """
-    return event_id(("record", stream, shard_id, sequence_number, str(index)))
+    by = () if rule is None else ("rule", rule)
+    return event_id(("record", stream, shard_id, sequence_number, str(index), *by))
 
 
 # ---- events ---------------------------------------------------------------------------------
@@ -154,7 +161,7 @@ def _id_fields(identity: Identity, window: Window, kind: tuple[str, str, str]) -
     out += (str(window.start_ms), str(window.end_ms), str(len(window.key)))
     for field, value in window.key:
         out += (field, _TAGS[type(value)], str(value))  # the tag keeps 1 and "1" apart
-    out += (PANE, "" if window.part is None else f"@{window.part}")
+    out += (window.pane, "" if window.part is None else f"@{window.part}")
     if window.origin:
         out.append(f"since {window.origin}")
     return out
@@ -174,8 +181,8 @@ def _detail(id_: str, identity: Identity, window: Window, anomaly: dict[str, Any
     if window.part is not None:
         detail["part"] = window.part
     detail["window"] = {"start": window.start_ms, "end": window.end_ms}
-    detail["pane"] = PANE
-    detail["is_final"] = True
+    detail["pane"] = window.pane
+    detail["is_final"] = window.is_final
     if window.is_partial:
         detail["partial"] = True
     if not window.is_complete:

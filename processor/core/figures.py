@@ -45,7 +45,7 @@ class Readings(Struct, frozen=True):
         return Readings(
             self.times[where],
             {field: column[where] for field, column in self.numbers.items()},
-            {field: _some(column, where) for field, column in self.keys.items()},
+            {field: some(column, where) for field, column in self.keys.items()},
             {name: mask[where] for name, mask in self.masks.items()},
         )
 
@@ -286,5 +286,5 @@ def _fresh(spec: CellSpec) -> Cells | KeyedCells:
     return KeyedCells(spec.combine) if spec.is_keyed else Cells(spec.combine)
 
 
-def _some(column: Sequence[Any], where: slice | Rows) -> Sequence[Any]:
+def some(column: Sequence[Any], where: slice | Rows) -> Sequence[Any]:
     return column[where] if isinstance(where, slice) else [column[i] for i in where.tolist()]

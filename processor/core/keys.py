@@ -69,7 +69,7 @@ class KeyTable:
         self._home_at = fields.index(home_field) if home_field in fields else None
         self._shard = shard
         self._range = range_of(shard)
-        self._max = max_
+        self.max = max_
         self._overflow = overflow
         # The keys that are as the pipeline file expects: at home, or all if there is no home field.
         self._usual = Interner(len(fields))
@@ -85,7 +85,7 @@ class KeyTable:
         return len(self._raws) - len(self._free)
 
     def __repr__(self) -> str:
-        return f"<KeyTable {len(self)} of at most {self._max} keys by {', '.join(self._fields)}>"
+        return f"<KeyTable {len(self)} of at most {self.max} keys by {', '.join(self._fields)}>"
 
     @property
     def rows(self) -> int:
@@ -94,7 +94,7 @@ class KeyTable:
 
     @property
     def is_full(self) -> bool:
-        return len(self) - (self._other is not None) >= self._max
+        return len(self) - (self._other is not None) >= self.max
 
     # ---- records ----------------------------------------------------------------------------
 
@@ -249,6 +249,10 @@ class KeyTable:
 
     def is_other(self, row: int) -> bool:
         return row == self._other
+
+    def count_other(self, rows: Rows) -> int:
+        """How many of these are `other`."""
+        return 0 if self._other is None else int((rows == self._other).sum())
 
     @property
     def live(self) -> Bools:

@@ -20,11 +20,13 @@ from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
 from processor.core import events, figures, floors, intake, sections, splitting, versions
+from processor.core.admission import Tally
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
 from processor.core.plan import Plan
-from processor.core.rules import Firing, Heritage, Output, Records, Rule, RulePlan, Saved
+from processor.core.records import Records
+from processor.core.rules import Firing, Heritage, Output, Rule, RulePlan, Saved
 from processor.core.shipping import Saved as Shipped
 from processor.core.shipping import Shipper
 from processor.core.stored import stream
@@ -201,7 +203,7 @@ class ShardPipeline:
         nothing = np.zeros(0, dtype=np.int64)
         watermark_ms = max(self._watermark_ms, item.watermark_ms)
         nobody = [None] * len(self._rules)
-        return self._advance(nobody, Moved(watermark_ms, nothing, nothing), [], Counts())
+        return self._advance(nobody, Moved(watermark_ms, nothing, nothing), None, Counts())
 
     def _quieten(self) -> Iterator[Step]:
         firings = (f for rule in self._global_rules for f in rule.quieten(self._watermark_ms))
@@ -232,10 +234,9 @@ class ShardPipeline:
         before, after = self._watermarks(batch, times)
         judged = floors.raised(self._floors, before, batch.partition_keys)
         records = self._judge(batch, times, ids, wanted, Watermarks(before, judged), counts)
-        letters = self._dead_letters(batch, counts)
         watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
         moved = Moved(watermark_ms, after, batch.arrivals_ms)
-        yield from self._advance(records, moved, letters, counts)
+        yield from self._advance(records, moved, batch, counts)
         self._newest_ms, self._arrived_ms = newest_ms, arrived_ms
         self.position = Position("after", last)
 
@@ -505,31 +506,54 @@ class ShardPipeline:
         return sample_of
 
     def _dead_letters(self, batch: intake.Batch, counts: Counts) -> list[DeadLetter]:
-        page, letters = batch.page, []
-        for i, reject in sorted(batch.rejects.items()):
+        """In order of records: those that are bad, and those that single rules refused."""
+        letters = []
+        for i, reject in batch.rejects.items():
             counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
-            sequence_number = page.sequence_numbers[i]
-            index = 0 if page.indexes is None else page.indexes[i]
-            stream = self.plan.pipeline.source.stream
-            letters.append(
-                DeadLetter(
-                    id=events.dead_letter_id(stream, self.shard.id, sequence_number, index),
-                    reason=reject.reason,
-                    detail=reject.detail,
-                    payload=page.payloads[i],
-                    shard_id=self.shard.id,
-                    sequence_number=sequence_number,
-                    partition_key=page.partition_keys[i],
-                    arrival_ms=int(page.arrivals_ms[i]),
-                )
-            )
-        return letters
+            letters.append((i, self._dead_letter(batch.page, i, reject.reason, reject.detail)))
+        for rule in self._rules:
+            name = rule.plan.spec.name
+            for at, reason, detail in rule.tally.refusals:
+                i = int(batch.index[at])
+                said = f"rule {name}: {detail}"
+                letters.append((i, self._dead_letter(batch.page, i, reason, said, name)))
+        return [letter for _, letter in sorted(letters, key=lambda each: each[0])]
+
+    def _dead_letter(
+        self, page: Page, i: int, reason: str, detail: str, rule: str | None = None
+    ) -> DeadLetter:
+        sequence_number = page.sequence_numbers[i]
+        index = 0 if page.indexes is None else page.indexes[i]
+        stream = self.plan.pipeline.source.stream
+        return DeadLetter(
+            id=events.dead_letter_id(stream, self.shard.id, sequence_number, index, rule),
+            reason=reason,
+            detail=detail,
+            payload=page.payloads[i],
+            shard_id=self.shard.id,
+            sequence_number=sequence_number,
+            partition_key=page.partition_keys[i],
+            arrival_ms=int(page.arrivals_ms[i]),
+        )
+
+    def _tally(self, counts: Counts) -> None:
+        """What became of the rules' keys, and the next page begins anew."""
+        for rule in self._rules:
+            name, tally = rule.plan.spec.name, rule.tally
+            rule.tally = Tally()
+            for n, by_rule in (
+                (tally.evicted, counts.evicted),
+                (tally.forgotten, counts.forgotten),
+                (tally.overflowed, counts.overflowed),
+            ):
+                if n:
+                    by_rule[name] = n
 
     def _advance(
         self,
         records: Sequence[Records | None],
         moved: Moved,
-        letters: list[DeadLetter],
+        batch: intake.Batch | None,
         counts: Counts,
     ) -> Iterator[Step]:
         """Count, move the watermark, and tell what it passes."""
@@ -537,6 +561,8 @@ class ShardPipeline:
         self._watermark_ms = moved.to_ms
         self._floors = floors.standing(self._floors, moved.to_ms)
         self._seen.sweep(moved.to_ms)
+        letters = [] if batch is None else self._dead_letters(batch, counts)
+        self._tally(counts)
         self.totals.add(counts)
         yield step(rest, letters, counts)
 

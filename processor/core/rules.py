@@ -13,14 +13,17 @@ import numpy as np
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from processor.core import beginnings, events, figures, versions
+from processor.core import beginnings, events, figures, lifetimes, versions
+from processor.core.admission import Tally, admit
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
-from processor.core.figures import FieldUse, Readings
+from processor.core.figures import FieldUse
 from processor.core.keys import KeyTable, SavedKeys
+from processor.core.lifetimes import Lifetimes
 from processor.core.patterns import Pattern
+from processor.core.records import Records
 from processor.core.scoring import Alarm, Pending, Scorer
-from processor.core.windows import NO_SAMPLE, Closed, Sample, SampleOf, WindowTable
+from processor.core.windows import NO_SAMPLE, Closed, Sample, WindowTable
 from processor.core.windows import Saved as SavedWindows
 from processor.model import (
     Bools,
@@ -77,18 +80,6 @@ class Output(Struct, frozen=True):
     alarm: Alarm | None = None
 
 
-class Records(NamedTuple):
-    """n records of a page, in its order, that a rule wants: none too late, and none twice."""
-
-    keys: Sequence[Sequence[Any]]  # a column a field of `group_by`
-    partition_keys: Sequence[str]
-    times: Ints  # int64[n]
-    readings: Readings
-    at: Rows  # intp[n]: each one's place in its page
-    judged: Ints  # int64[n]: the watermark by which each is judged, that before it or a floor
-    sample_of: SampleOf | None
-
-
 class Firing(NamedTuple):
     """One window end that the watermark passed: at which record of the page, and what is told.
 
@@ -111,6 +102,7 @@ class Saved(Struct, frozen=True):
     keys: SavedKeys
     windows: SavedWindows
     first_ends: bytes
+    lifetimes: lifetimes.Saved
     waves: tuple[Annotated[int, Meta(ge=-_NEVER_MS, lt=_NEVER_MS)] | None, int]
     scorer: dict[str, bytes]
 
@@ -137,6 +129,8 @@ class Rule:
         self._scorer = Scorer(spec.detect, empties, series)
         self._shard = shard
         self._starts = Starts(shard)
+        self._lifetimes = Lifetimes(spec)
+        self.tally = Tally()
         self._by_key = Columns((Column("first_end_ms", "<i8", _NEVER_MS),))
         self._empty_values = figures.nothing(spec.aggregates)
         self._watched = {detect.aggregate for detect in spec.detect}
@@ -159,8 +153,30 @@ class Rule:
         `watermarks`: int64[page], after each record of the page; nothing where a mark moves it to
         `watermark_ms`. Works as it is iterated; to be taken to the end.
         """
-        if records is not None:
-            self._add(records)
+        start = 0
+        for stop, to_ms in self._lifetimes.pieces(watermarks, watermark_ms):
+            part = None if records is None else records.between(start, stop)
+            yield from self._take(part, watermarks, to_ms)
+            self._forget_silent(to_ms)
+            start = stop
+
+    def _take(
+        self, records: Records | None, watermarks: Ints, watermark_ms: int
+    ) -> Iterator[Firing]:
+        """`take`, up to where keys may be forgotten."""
+        while records is not None:
+            chunk = records.part(slice(0, self._lifetimes.chunk))
+            n = self._add(chunk)
+            if n < len(chunk.at):  # no room for the next one's key
+                record = int(chunk.at[n])
+                if record:
+                    yield from self._pass(watermarks, int(watermarks[record - 1]))
+                yield from self._evict(record)
+            records = records.part(slice(n, None)) if n < len(records.at) else None
+        yield from self._pass(watermarks, watermark_ms)
+
+    def _pass(self, watermarks: Ints, watermark_ms: int) -> Iterator[Firing]:
+        """Close what ends up to that watermark."""
         for end_ms in self.due_ends(watermark_ms):
             record = int(np.searchsorted(watermarks, end_ms))
             open_before = len(self.windows)
@@ -168,12 +184,57 @@ class Rule:
             closed = open_before - len(self.windows)
             yield Firing(record, end_ms, closed, self.keys.rows, outputs)
 
-    def _add(self, records: Records) -> None:
-        rows = self.keys.indices(records.keys, records.partition_keys)
+    def _add(self, records: Records) -> int:
+        """Count them, up to the first that needs room: of how many that is the answer."""
+        n, records, rows = admit(self.keys, records, self.tally)
         self._ensure()
         ends = self.windows.start_ms(1) + self.windows.ordinals(records.times) * self._size_ms
         np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
+        self._lifetimes.note(rows, records.times)
         self.windows.add(rows, records.readings, records.sample_of)
+        return n
+
+    # ---- keys that go -----------------------------------------------------------------------
+
+    def _evict(self, record: int) -> Iterator[Firing]:
+        """Make room: the oldest keys go, and their open windows are told as they stand."""
+        rows = self._lifetimes.oldest(self.keys.live)
+        self._lifetimes.evictions += 1
+        pane = f"evicted:{self._lifetimes.evictions}"
+        only = self._mask(rows)
+        for end_ms in self.windows.ends_ms():
+            closed = self.windows.close(end_ms, only)
+            n = len(closed.keys)
+            if n:
+                yield Firing(record, end_ms, n, n, self._outputs(end_ms, closed, [], pane))
+        self._forget(rows)
+        self.tally.evicted += len(rows)
+
+    def _forget_silent(self, watermark_ms: int) -> None:
+        """Keys that have been silent for long go, unless something of theirs is open."""
+        silent = self._lifetimes.silent(self.keys.live, watermark_ms)
+        if not len(silent):
+            return
+        silent = silent[~self._scorer.is_open(silent)]
+        if self.plan.spec.window.kind == "running":  # it is open for as long as its key is known
+            for end_ms in self.windows.ends_ms():
+                self.windows.close(end_ms, self._mask(silent))
+        else:
+            silent = silent[~self._mask(self.windows.open_keys())[silent]]
+        self._forget(silent)
+        self.tally.forgotten += len(silent)
+
+    def _forget(self, rows: Rows) -> None:
+        """Keys without open windows are as if they had never been, and their rows free."""
+        self.keys.forget(rows)
+        self._by_key.reset(rows)
+        self._lifetimes.forget(rows)
+        self._scorer.reset(rows)
+
+    def _mask(self, rows: Rows) -> Bools:
+        mask = np.zeros(self.keys.rows, dtype=np.bool_)
+        mask[rows] = True
+        return mask
 
     def is_due(self, watermark_ms: int) -> bool:
         """Whether that watermark closes a window or gives a detector one to judge."""
@@ -206,6 +267,7 @@ class Rule:
             self.keys.snapshot(),
             self.windows.snapshot(),
             self._by_key.snapshot(n)["first_end_ms"],
+            self._lifetimes.snapshot(n),
             (self._last_wave_ms, self._empty_waves),
             self._scorer.snapshot(n),
         )
@@ -230,6 +292,7 @@ class Rule:
         yield
         self.windows.restore(saved.windows, n)
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
+        self._lifetimes.restore(saved.lifetimes, n)
         self._last_wave_ms, self._empty_waves = saved.waves
         yield
         yield from self._scorer.restoring(saved.scorer, n)
@@ -257,6 +320,7 @@ class Rule:
         self._ensure()
         self.windows.adopt(saved.windows, heirs)
         self._by_key.put(rows, {"first_end_ms": saved.first_ends}, chosen)
+        self._lifetimes.adopt(rows, saved.lifetimes, chosen)
         self._scorer.put(rows, saved.scorer, chosen)
         if is_former:
             self._scorer.forget_volatile(rows)
@@ -287,6 +351,7 @@ class Rule:
     def _ensure(self) -> None:
         self._know()
         self._by_key.ensure(self.keys.rows)
+        self._lifetimes.ensure(self.keys.rows)
         self._scorer.ensure(self.keys.rows)
 
     @property
@@ -335,8 +400,13 @@ class Rule:
             {name: column[known] for name, column in values.items()},
         )
 
-    def _outputs(self, end_ms: int, closed: Closed, pending: Sequence[Pending]) -> Iterator[Output]:
-        """In order of key: its window, then what the detectors say of it, in their order."""
+    def _outputs(
+        self, end_ms: int, closed: Closed, pending: Sequence[Pending], evicted: str | None = None
+    ) -> Iterator[Output]:
+        """In order of key: its window, then what the detectors say of it, in their order.
+
+        `evicted`: the pane of windows that are told as they stand, since their keys go.
+        """
         spec = self.plan.spec
         places = dict(zip(closed.keys.tolist(), range(len(closed.keys)), strict=True))
         by_key: dict[int, list[Pending]] = {}
@@ -351,6 +421,9 @@ class Rule:
             window = window_of(key, place)
             if spec.emit_windows is not None and place is not None:
                 result = self._result(window, key, is_partial=partial[place])
+                if evicted is not None:  # what it is called depends on all keys from the beginning
+                    origin = self._starts.origin(key)
+                    result = replace(result, pane=evicted, is_final=False, origin=origin)
                 event = events.window_event(self._identity, result, sink=spec.emit_windows)
                 yield Output(spec.name, end_ms, event)
             for each in by_key.get(key, ()):

@@ -118,6 +118,13 @@ class Scorer:
         for table in self._tables().values():
             table.ensure(n_keys)
 
+    def is_open(self, rows: Rows) -> Bools:
+        """Which of these keys have an alarm that is open."""
+        found = np.zeros(len(rows), dtype=np.bool_)
+        for watch in self._watches:
+            found |= watch.alarms.arrays["is_open"][rows]
+        return found
+
     def reset(self, rows: Rows) -> None:
         """Forget these keys: their rows are as new."""
         for table in self._tables().values():

@@ -21,11 +21,13 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from processor.core import beginnings, windows
+from processor.core.admission import Tally, admit
 from processor.core.beginnings import ALWAYS_MS, Beginnings
 from processor.core.keys import KeyTable, SavedKeys
 from processor.core.merge import partials, slices
 from processor.core.merge.partials import Closing, Deltas, Teller
-from processor.core.rules import Firing, Heritage, Records, RulePlan
+from processor.core.records import Records
+from processor.core.rules import Firing, Heritage, RulePlan
 from processor.core.windows import WindowTable
 from processor.model import Bools, Ints, Partial, Shard
 
@@ -60,6 +62,7 @@ class Shipper:
         spec = plan.spec
         self.windows = WindowTable(spec.window, spec.aggregates)
         self.keys = KeyTable(spec.group_by, None, shard, spec.max_groups, spec.overflow)
+        self.tally = Tally()
 
     def __repr__(self) -> str:
         return f"<Shipper {self.plan.spec.name} at {self._number} {self.windows!r}>"
@@ -81,12 +84,12 @@ class Shipper:
         while (record := self._next_closing(watermarks, watermark_ms)) is not None:
             if records is not None:
                 stop = int(np.searchsorted(records.at, record, side="right"))
-                self._add(_part(records, at, stop))
+                self._add(records.part(slice(at, stop)))
                 at = stop
             to_ms = int(watermarks[record]) if len(watermarks) else watermark_ms
             yield self._firing(record, to_ms)
         if records is not None:
-            self._add(_part(records, at, len(records.at)))
+            self._add(records.part(slice(at, None)))
 
     def _next_closing(self, watermarks: Ints, watermark_ms: int) -> int | None:
         """The record of the page that makes the next closing; 0 for a mark that makes one."""
@@ -125,7 +128,7 @@ class Shipper:
 
     def _add(self, records: Records) -> None:
         if len(records.at):
-            rows = self.keys.indices(records.keys, records.partition_keys)
+            _, records, rows = admit(self.keys, records, self.tally)
             self.windows.add(rows, records.readings, records.sample_of)
 
     # ---- closings ---------------------------------------------------------------------------
@@ -237,18 +240,3 @@ class Shipper:
     @property
     def _size_ms(self) -> int:
         return self.windows.window.size_ms
-
-
-def _part(records: Records, start: int, stop: int) -> Records:
-    if start == 0 and stop == len(records.at):
-        return records
-    sample_of = records.sample_of
-    return Records(
-        [column[start:stop] for column in records.keys],
-        records.partition_keys[start:stop],
-        records.times[start:stop],
-        records.readings.part(slice(start, stop)),
-        records.at[start:stop],
-        records.judged[start:stop],
-        None if sample_of is None else lambda i: sample_of(start + i),
-    )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from processor.core.figures import Readings
-from processor.core.rules import ABSENCE_HORIZON, Heritage, Output, Records, Rule
+from processor.core.records import Records
+from processor.core.rules import ABSENCE_HORIZON, Heritage, Output, Rule
 from processor.model import DetectSpec, RuleSpec, WindowSpec
 from tests.core import streams
 
