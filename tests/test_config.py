@@ -101,7 +101,11 @@ def test_every_key_of_the_format_is_read() -> None:
     readings, hot, all_countries = pipeline.rules
     assert all_countries.group_by == ()
     assert hot.window == readings.window == WindowSpec(300_000, 30_000)  # by the merge
-    assert hot.max_groups == 5_000
+    assert (hot.max_groups, hot.overflow, hot.forget_after_ms) == (
+        5_000,
+        "dead_letter",
+        30 * 86_400_000,
+    )
     assert hot.where["country"] == ["NO", "SE"]  # not false: YAML 1.2
     assert hot.detect[0] == DetectSpec(
         "too-hot", "threshold", "hottest", {"above": 120.0, "severity": "critical"}
@@ -298,6 +302,10 @@ WRONG: list[tuple[str, str, str]] = [
     ("orders-by-store:", "'orders by store':", "found the name 'orders by store'"),
     ("where:", "max_groups: 0\n    where:", "a whole number from 1 to 10000000"),
     ("where:", "max_groups: yes\n    where:", "a whole number from 1"),
+    ("where:", "overflow: drop\n    where:", "expected other, evict or dead_letter"),
+    ("where:", "overflow: evict\n    where:", "absence watches groups that are silent"),
+    ("where:", "forget_after: 1s\n    where:", "a duration from 1m"),
+    ("where:", "forget_after: 7\n    where:", "a duration with a unit"),
     ("app: shop", "app: shop\nhttp: {port: 70000}", "a whole number from 0 to 65535"),
     ("app: shop", "app: shop\nstate: {objects: 'ftp://x'}", "s3://bucket/prefix or a folder"),
     ("app: shop", "app: shop\nstate: {objects: 's3:/b/x'}", "s3://bucket/prefix or a folder"),
@@ -521,6 +529,15 @@ def test_a_merge_stream_that_no_rule_needs_is_warned_of() -> None:
 def test_not_to_outwait_a_take_over_is_warned_of() -> None:
     [warning] = warnings_of(shop(GLOBAL) + "merge: {stream: m, on_stall: 5s}\n")
     assert "merge.on_stall: warning: a killed worker's shards stand still for up to 15 s" in warning
+
+
+def test_a_running_window_says_itself_when_a_group_is_forgotten() -> None:
+    rule = read(shop()).rules[0]
+    running = replace(rule, window=WindowSpec(kind="running", ttl_ms=1), forget_after_ms=60_000)
+    faults = Faults()
+    checks.check_keys(running, faults)
+    [error] = faults.errors
+    assert "forget_after: found 1m, expected none: of a running window" in str(error)
 
 
 @pytest.mark.parametrize(

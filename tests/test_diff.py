@@ -59,6 +59,8 @@ EDITS = [
     ("[order.placed]", "[order.paid]", "reset", "where: "),
     ("group_by: [store]", "group_by: [store, city]", "reset", "group_by: "),
     ("group_by: [store]", "group_by: [store]\n    max_groups: 7", "reset", "max_groups: "),
+    ("group_by: [store]", "group_by: [store]\n    overflow: dead_letter", "reset", "overflow: "),
+    ("group_by: [store]", "group_by: [store]\n    forget_after: 7d", "reset", "forget_after: "),
     ("{sum: amount}", "{max: amount}", "reset", "aggregates[sum:amount]: there -> none"),
     ("{sum: amount}", "{sum: price}", "reset", "aggregates[sum:price]: none -> there"),
     (

@@ -77,6 +77,7 @@ def _cross_check(
     """Over what could be read: a sink with a fault of its own is still there to be named."""
     sinks = root.get("sinks")
     for rule in rules:
+        checks.check_keys(rule, faults)
         checks.check_emits(rule, list(sinks) if isinstance(sinks, dict) else [], faults)
     if event is not None:
         has_merge = plain(root.get("merge")) is not None

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from processor import aggregators, codecs
 from processor.config.section import Faults
+from processor.config.values import show_duration
 from processor.core import patterns
 from processor.core.matching import EVERY_TYPE, JsonType
 from processor.model import EventSpec, MergeSpec, Pipeline, RuleSpec, SourceSpec
@@ -26,6 +27,18 @@ def check_emits(rule: RuleSpec, sinks: Collection[str], faults: Faults) -> None:
         if sink is not None and sink not in sinks:
             expected = one_of(sorted(sinks)) + did_you_mean(sink, sinks) if sinks else "a sink"
             faults.add(f"rules.{rule.name}.emit.{key}", f"no sink {sink}", expected)
+
+
+def check_keys(rule: RuleSpec, faults: Faults) -> None:
+    """A group that goes must not be one that has to stay."""
+    path = f"rules.{rule.name}"
+    if rule.overflow == "evict" and any(detect.kind == "absence" for detect in rule.detect):
+        expected = "other or dead_letter: absence watches groups that are silent, which go first"
+        faults.add(f"{path}.overflow", "evict", expected)
+    if rule.forget_after_ms is not None and rule.window.kind == "running":
+        found = show_duration(rule.forget_after_ms)
+        expected = "none: of a running window, its own length says when a group is forgotten"
+        faults.add(f"{path}.forget_after", found, expected)
 
 
 def check_scope(

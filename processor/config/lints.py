@@ -227,6 +227,7 @@ def _is_bounded(rule: RuleSpec) -> bool:
     """Whether the file says what is to become of keys."""
     return (
         rule.max_groups != MAX_GROUPS
+        or rule.overflow != "other"
         or rule.forget_after_ms is not None
         or rule.window.kind == "running"
     )

@@ -14,6 +14,7 @@ from processor.config.values import Type
 
 EVENTBRIDGE_BYTES_MAX = 999_999  # the service takes requests of less than 1 MB
 BUCKETS_MAX = 256  # each is a record of every closing of every shard: more only cost
+FORGET_MS_MIN = 60_000  # all groups are looked at eight times in that
 MAX_GROUPS_MAX = 10_000_000  # some GB of state a shard: beyond is a mistake
 
 
@@ -90,6 +91,18 @@ RULE = (
         True,
     ),
     Key("max_groups", values.integer(1, MAX_GROUPS_MAX), "Bound on groups, a rule and shard."),
+    Key(
+        "overflow",
+        values.choice(("other", "evict", "dead_letter")),
+        "A record of one group more joins `__other__`, takes the place of the oldest groups, which"
+        " are told as they stand, or is a dead letter.",
+    ),
+    Key(
+        "forget_after",
+        values.duration(FORGET_MS_MIN),
+        "So long without a record, in event time, and a group is forgotten; never, if not given.",
+        "forget_after_ms",
+    ),
 )
 RULE_WHERE = "EventBridge event pattern: which events count; without it all do."
 FIGURE_WHERE = "EventBridge event pattern: which of the rule's events this figure counts."

@@ -147,6 +147,14 @@ METRICS: tuple[Metric, ...] = (
         "watermark_lag_seconds", "seconds", "How far event time is behind the clock.", STREAM, SHARD
     ),
     _gauge("groups", "keys", "Keys that a rule knows, over all shards held.", "rule"),
+    _counter("groups_evicted_total", "keys", "Keys that went for a new one.", "rule"),
+    _counter("groups_forgotten_total", "keys", "Keys that went as they were silent.", "rule"),
+    _counter(
+        "groups_overflow_total",
+        "records",
+        "Records of one key more than a rule has room for: in `other`, or dead letters.",
+        "rule",
+    ),
     _counter(
         "anomalies_total",
         "alarms",

@@ -100,6 +100,13 @@ class StepReporter:
         metrics, totals = self._board.metrics, self._board.totals
         for rule, n in counts.late_by_rule.items():
             metrics.add("late_total", n, rule=rule)
+        for name, by_rule in (
+            ("groups_evicted_total", counts.evicted),
+            ("groups_forgotten_total", counts.forgotten),
+            ("groups_overflow_total", counts.overflowed),
+        ):
+            for rule, n in by_rule.items():
+                metrics.add(name, n, rule=rule)
         for reason, n in counts.rejects.items():
             metrics.add("rejects_total", n, reason=reason)
         metrics.add("windows_closed_total", counts.windows_closed)

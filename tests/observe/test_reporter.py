@@ -132,6 +132,9 @@ def step() -> Step:
         late=1,
         unmatched=2,
         late_by_rule={"revenue": 1},
+        evicted={"revenue": 2},
+        forgotten={"revenue": 3},
+        overflowed={"revenue": 4},
         rejects={"missing_field": 1},
         windows_closed=1,
         anomalies={("revenue", "spike", "opened"): 1},
@@ -182,6 +185,9 @@ def test_a_step_counts_once_in_metrics_and_once_in_totals(bench: Bench) -> None:
     assert bench.value("records_total") == 10
     assert bench.value("bytes_total") == 1_000
     assert bench.value("late_total", rule="revenue") == 1
+    assert bench.value("groups_evicted_total", rule="revenue") == 2
+    assert bench.value("groups_forgotten_total", rule="revenue") == 3
+    assert bench.value("groups_overflow_total", rule="revenue") == 4
     assert bench.value("rejects_total", reason="missing_field") == 1
     labels = {"rule": "revenue", "detector": "spike", "severity": "critical", "state": "opened"}
     assert bench.value("anomalies_total", **labels) == 1
