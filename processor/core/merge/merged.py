@@ -75,6 +75,7 @@ class MergedRule(Rule):
         np.minimum.at(
             self._by_key.arrays["first_end_ms"], rows[slices.rows_of(deltas.windows)], firsts
         )
+        self._lifetimes.note(rows[slices.rows_of(deltas.windows)], firsts - 1)
         for row in np.unique(rows[_repeats(rows)]).tolist():  # of `other` only
             deltas, rows = slices.joined(deltas, rows, row, self.windows)
         self.windows.merge(deltas.windows, rows)
