@@ -106,6 +106,10 @@ as above, and counts only those of the rule's events:
 `failed: {count: "*", where: {status: [failed]}}`. An event that lacks the field of a figure that
 counts it goes to the dead letters.
 
+A figure that is not defined (a mean of nothing, a ratio over 0) is null. `top_k` is a list of
+`{"key": …, "count": …}`; where a window had more different keys than it holds, counts are least
+ones, with `"at_most"` beside them. Detectors and derived figures take every figure but `top_k`.
+
 Memory is that of an open window of one group, up to where a usual one gets: `distinct` and `top_k`
 with many different keys (texts are kept once a rule; at worst no two groups share any), `quantile`
 with values over three powers of ten: 16 bytes for each of 36 buckets a doubling that a value fell
