@@ -71,7 +71,12 @@ def _exact_sum(amounts: pl.Expr) -> pl.Expr:
     return amounts.map_batches(lambda each: math.fsum(each), pl.Float64, returns_scalar=True)
 
 
-AMOUNT, FAILED, AT = pl.col("amount"), pl.col("failed"), pl.col("at")
+def _at(time: pl.Expr) -> pl.Expr:
+    """The amounts of that time."""
+    return AMOUNT.filter(pl.col("at") == time)
+
+
+AMOUNT, FAILED = pl.col("amount"), pl.col("failed")
 IN_TIME = AMOUNT.sort_by("at", "arrival")
 # The order statistic that the quantile's own definition names: of n values, that of rank ⌈q n⌉.
 BATCH = {
@@ -84,8 +89,8 @@ BATCH = {
     "stddev": AMOUNT.std(),
     "first": IN_TIME.first(),
     "last": IN_TIME.last(),
-    "firsts": AMOUNT.filter(AT == AT.min()),
-    "lasts": AMOUNT.filter(AT == AT.max()),
+    "firsts": _at(pl.min("at")),
+    "lasts": _at(pl.max("at")),
     "users": pl.col("user").n_unique().cast(pl.Float64),
     "median": AMOUNT.quantile(0.5, "lower"),
     "p99": AMOUNT.quantile(0.99, "lower"),

@@ -2,7 +2,8 @@
 
     cut       into any pages
     shuffle   within the out-of-orderness, arrivals change places
-    split     over any number of shards, each with a worker of its own
+    split     over any number of shards, each with a worker of its own; what they tell of global
+              rules meets in any order, in a merge stream of any number of shards
     crash     at any page: what follows the last checkpoint is read again, by another worker
     repeat    any event, within the horizon
 
@@ -18,28 +19,46 @@ from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processor.core.homes import place_of
+from processor.core.merge.pipeline import MergePipeline
 from processor.core.pipeline import ShardPipeline
-from processor.core.plan import Plan
-from processor.model import DerivedEvent, Mark, Position, RuleSpec, Shard, WindowSpec
+from processor.core.plan import Plan, compile
+from processor.model import (
+    DerivedEvent,
+    Mark,
+    MergeSpec,
+    Partial,
+    Position,
+    RuleSpec,
+    Shard,
+    Step,
+    WindowSpec,
+)
 from tests.core import streams
+from tests.core.merge import stages
 from tests.core.streams import MINUTE_MS, START_MS, Record
 from tests.truth import shop
 
 N = 250
 OUT_OF_ORDERNESS_MS = 5_000
-AFTER_ALL = Mark(Position("after", "9" * 30), "idle", START_MS + 100 * 3_600_000)
+LAST = Position("after", "9" * 30)
+AFTER_ALL = Mark(LAST, "idle", START_MS + 100 * 3_600_000)
+QUIET = Mark(LAST, "quiet", 0)
 
+BUCKETS = 3
 RULES: tuple[RuleSpec, ...] = (
     streams.rule("tumbling", detect=()),
     streams.rule("shifted", window=WindowSpec(MINUTE_MS, 7_000), detect=()),
+    streams.rule("regions", group_by=("region",), where={}, detect=()),
+    streams.rule("everything", group_by=(), size_ms=2 * MINUTE_MS, detect=()),
 )
 
 Result = tuple[str, str, int, int]  # rule, key, start, end
 Results = dict[Result, Any]
 seeds = st.integers(0, 2**32)
-examples = settings(max_examples=25, deadline=None)
+examples = settings(max_examples=12, deadline=None)
 
 
 class Layout(NamedTuple):
@@ -56,7 +75,7 @@ def made(seed: int) -> list[dict[str, Any]]:
     rng = random.Random(seed)
     at, events = START_MS, []
     for i in range(N):
-        at += rng.choice((1, 40, 700, 3_000, rng.choice((100, 400_000))))
+        at += rng.choice((1, 40, 700, 3_000, rng.choice((100, 100, 90_000))))
         events.append(
             {
                 "id": f"e{i}",
@@ -93,7 +112,8 @@ def arrived(events: Sequence[Mapping[str, Any]], seed: int | None = None) -> lis
 
 def results(stream: Sequence[Record], layout: Layout) -> Results:
     """The final result of every window, by what it is about; one id has one byte string."""
-    plan = streams.plan(*RULES, out_of_orderness_ms=OUT_OF_ORDERNESS_MS)
+    made = streams.plan(*RULES, out_of_orderness_ms=OUT_OF_ORDERNESS_MS)
+    plan = compile(replace(made.pipeline, merge=MergeSpec("merge", BUCKETS)))
     bodies: dict[str, bytes] = {}
     found: Results = {}
     for event in told(plan, stream, layout):
@@ -110,12 +130,34 @@ def _about(detail: Mapping[str, Any]) -> Result:
 
 
 def told(plan: Plan, stream: Sequence[Record], layout: Layout) -> list[DerivedEvent]:
-    out: list[DerivedEvent] = []
+    steps: list[list[Step]] = []
     for number, shard in enumerate(shop.shards(layout.shards)):
         own = [r for r in stream if _shard_of(r, layout.shards) == number]
         rng = random.Random(f"{layout.seed} {number}")
-        out += _Worker(plan, shard, rng, may_crash=layout.crashes).follow(own, layout.pages)
-    return out
+        steps.append(_Worker(plan, shard, rng, may_crash=layout.crashes).follow(own, layout.pages))
+    events = [event for own in steps for step in own for event in step.events]
+    partials = [[partial for step in own for partial in step.partials] for own in steps]
+    return events + _merged(plan, partials, layout)
+
+
+def _merged(
+    plan: Plan, partials: Sequence[Sequence[Partial]], layout: Layout
+) -> list[DerivedEvent]:
+    """What the merge stage tells, whose stream has as many shards as the source's."""
+    rng = random.Random(layout.seed)
+    turns = [number for number, own in enumerate(partials) for _ in own]
+    rng.shuffle(turns)
+    left = [iter(own) for own in partials]
+    put = [next(left[number]) for number in turns]
+    events: list[DerivedEvent] = []
+    for shard in shop.shards(layout.shards):
+        pipeline = MergePipeline(plan, shard, stages.INCARNATION, 1)
+        own = [p for p in put if shard.first_hash <= p.hash_key <= shard.last_hash]
+        while own:
+            n = rng.randint(1, 40)
+            events += pipeline.feed(stages.page(own[:n])).events
+            own = own[n:]
+    return events
 
 
 def _shard_of(record: Record, shards: int) -> int:
@@ -128,8 +170,8 @@ class _Worker:
     def __init__(self, plan: Plan, shard: Shard, rng: random.Random, *, may_crash: bool) -> None:
         self._plan, self._shard, self._rng, self._may_crash = plan, shard, rng, may_crash
 
-    def follow(self, stream: Sequence[Record], pages: int) -> list[DerivedEvent]:
-        out: list[DerivedEvent] = []
+    def follow(self, stream: Sequence[Record], pages: int) -> list[Step]:
+        out: list[Step] = []
         pipeline = self._fresh()
         committed: tuple[bytes, Position, int] | None = None
         at = 0
@@ -138,15 +180,14 @@ class _Worker:
                 pipeline, at = self._restored(committed)
                 self._may_crash = self._rng.random() < 0.9  # crashes end before the stream does
             until = at + self._rng.randint(1, max(1, 2 * len(stream) // pages))
-            out += pipeline.feed(streams.page(stream[at:until])).events
+            out.append(pipeline.feed(streams.page(stream[at:until])))
             at = until
             if self._rng.random() < 0.5 and pipeline.position is not None:
                 committed = (pipeline.snapshot(), pipeline.position, at)
-        out += pipeline.mark(AFTER_ALL).events
-        return out
+        return [*out, pipeline.mark(AFTER_ALL), pipeline.mark(QUIET)]
 
     def _fresh(self) -> ShardPipeline:
-        return ShardPipeline(self._plan, self._shard, "1")
+        return ShardPipeline(self._plan, self._shard, stages.INCARNATION)
 
     def _restored(self, committed: tuple[bytes, Position, int] | None) -> tuple[ShardPipeline, int]:
         pipeline = self._fresh()
