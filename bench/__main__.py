@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import chaos, end_to_end, hot_path, leases, state
+from bench import chaos, end_to_end, global_rules, hot_path, leases, state
 from bench.harness import Options, Report, to_json, to_text
 from bench.results import ResultsDiffer
 from processor.errors import ProcessorError
@@ -17,6 +17,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], Report]] = {
     end_to_end.NAME: end_to_end.run,
     state.NAME: state.run,
     leases.NAME: leases.run,
+    global_rules.NAME: global_rules.run,
 }
 
 

@@ -16,7 +16,7 @@ KEY = ("store-0001", "order.placed", data.START_MS)
 ROW = (3, 10.25, 7.0, 3.416666666666667)
 
 
-@pytest.mark.parametrize("name", ["hot-path", "end-to-end", "state", "leases"])
+@pytest.mark.parametrize("name", ["hot-path", "end-to-end", "state", "leases", "global"])
 def test_a_benchmark_prints_a_table_and_writes_its_ratio_and_the_facts(name, tmp_path, capsys):
     file = tmp_path / "found.json"
     assert main([name, "--quick", "--seed", "7", "--json", str(file)]) == 0
