@@ -1,41 +1,29 @@
-"""What must hold at every moment, checked on what the services took and not on what anybody says.
+"""What must hold of one stream's leases at every moment, by what the table took and nobody's word.
 
-`Checkers` overhears the network: it keeps its own copy of every row, of who joined under which id,
-and of which heartbeats were answered when. A breach is an exception of its own, with the checker's
-name; the run ends there.
+`Checkers` is told what the network's `Watch` overhears of its stream: it keeps its own copy of
+every row, of who joined under which id, and of which heartbeats were answered when.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from processor.core.leases.commands import Timing
-from processor.core.leases.rows import ShardRow, WorkerRow
+from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow
 from processor.core.pages import place
-from processor.sinks.memory import Arrival
-from tests.sim.log import Log
+from tests.sim.breach import Breach, Verdict
 from tests.sim.loop import Host
 from tests.sim.network import Call, write_kind
-from tests.sim.services import STREAM, Services
+from tests.sim.services import Services
 from tests.sim.truth import MarkSeen
+from tests.virtual_time import START_MS
 
 TIMING = Timing()
 ROUNDING_S = 1e-6
 READS_KEPT = 200  # four a second, for longer than a death takes
-READS_ROWS = frozenset(
-    ("read_workers", "read_shards", "read_shard", "heartbeat", "join", "get", "list", "pin")
-)
-
-
-class Breach(AssertionError):
-    """A promise that was not kept; `checker` is which."""
-
-    def __init__(self, checker: str, what: str) -> None:
-        super().__init__(f"{checker}: {what}")
-        self.checker = checker
 
 
 @dataclass
@@ -50,18 +38,22 @@ class Seen:
 
 
 class Checkers:
-    def __init__(self, services: Services, log: Log) -> None:
-        self._services = services
-        self._note = log.note
+    """Of the stream of that name; its shards' short names begin with `prefix`."""
+
+    def __init__(self, services: Services, stream: str, verdict: Verdict, prefix: str) -> None:
+        self._services, self.stream, self._prefix = services, stream, prefix
+        self._verdict, self._note, self.paths = verdict, verdict.note, verdict.paths
         self._seen: dict[Host, Seen] = {}
         self._removed: set[str] = set()
         self._claimers: dict[tuple[str, int], Host] = {}
-        self._bodies: dict[str, bytes] = {}
         self._unanswered: dict[tuple[Host, str], ShardRow] = {}
         self.rows: dict[str, ShardRow] = {}
         self.marks: dict[str, list[MarkSeen]] = {}
-        self.paths: Counter[str] = Counter()
-        self.breach: Breach | None = None
+
+    @property
+    def ever(self) -> Set[str]:
+        """All shards that ever had a row."""
+        return self.rows.keys() | self._removed
 
     # ---- what is overheard
 
@@ -92,20 +84,12 @@ class Checkers:
             self._seen_of(call.host).reads.clear()
 
     def on_effect(self, call: Call, result: Any) -> None:
-        try:
-            self._on_effect(call, result)
-        except Breach as breach:
-            self.breach = self.breach or breach
-
-    def _on_effect(self, call: Call, result: Any) -> None:
+        """Raises Breach."""
         match call.service:
-            case "bus" | "letters":
-                for entry in call.args[0]:
-                    self._check_bytes(call, entry)
             case "items" | "objects":
                 if call.operation == "delete":
                     self._check_deleted(call)
-            case "table" if call.operation not in READS_ROWS:
+            case "table":
                 self._compare(call, result)
 
     # ---- rows
@@ -115,16 +99,17 @@ class Checkers:
         if call.operation == "bury" and result:
             self._note(call.host, f"buries {self.name_of(call.args[1])}")
             self.paths["burial"] += 1
-        standing = self._services.content.shards
+        shards = self._services.content.shards
+        standing = {id_: row for (key, id_), row in shards.items() if key.name == self.stream}
         if len(standing) < len(self.rows):
-            self._on_removed(call.host, {id_ for _, id_ in standing})
-        for (_, id_), row in standing.items():
+            self._on_removed(call.host, standing.keys())
+        for id_, row in standing.items():
             known = self.rows.get(id_)
             if known is not row:
                 self.rows[id_] = row
                 if known is None:
                     self._check_created(id_)
-                    self._note(call.host, f"creates the row of {short(id_)}")
+                    self._note(call.host, f"creates the row of {self.short(id_)}")
                 elif (known.owner, known.epoch, known.commit) != (row.owner, row.epoch, row.commit):
                     self._check_change(call, known, row)
         if call.operation in ("write", "end") and not result.applied:
@@ -132,19 +117,21 @@ class Checkers:
 
     def _check_created(self, shard_id: str) -> None:
         if shard_id in self._removed:
-            raise Breach("housekeeping", f"the row of {short(shard_id)} is back: it had ended")
+            raise Breach("housekeeping", f"the row of {self.short(shard_id)} is back: it had ended")
 
-    def _on_removed(self, host: Host, left: set[str]) -> None:
+    def _on_removed(self, host: Host, left: Set[str]) -> None:
         """A row may go when its shard has ended and the stream has forgotten it."""
         for shard_id in sorted(self.rows.keys() - left):
             row = self.rows.pop(shard_id)
             self._removed.add(shard_id)
-            self._note(host, f"removes the row of {short(shard_id)}")
+            self._note(host, f"removes the row of {self.short(shard_id)}")
             if not row.ended or shard_id in self._listed():
-                raise Breach("housekeeping", f"{host.name} removed the row of {short(shard_id)}")
+                raise Breach(
+                    "housekeeping", f"{host.name} removed the row of {self.short(shard_id)}"
+                )
 
     def _listed(self) -> Collection[str]:
-        return self._services.model.streams[STREAM].shards
+        return self._services.model.streams[self.stream].shards
 
     def _check_change(self, call: Call, before: ShardRow, after: ShardRow) -> None:
         kind = "end" if after.ended else write_kind(before, after)
@@ -153,11 +140,15 @@ class Checkers:
             self._check_claim(call.host, seen, before, after)
             self._claimers[after.id, after.epoch] = call.host
             return
-        detail = f"{kind} of {short(after.id)}, epoch {after.epoch} of {self.name_of(before.owner)}"
+        detail = (
+            f"{kind} of {self.short(after.id)}, epoch {after.epoch} of {self.name_of(before.owner)}"
+        )
         claimer = self._claimers.get((before.id, before.epoch))
         if before.epoch != after.epoch or claimer is not call.host or before.owner is None:
             raise Breach("old epoch", f"{call.host.name} wrote: {detail}")
-        self._note(call.host, f"{kind}s {short(after.id)} {after.position} (commit {after.commit})")
+        self._note(
+            call.host, f"{kind}s {self.short(after.id)} {after.position} (commit {after.commit})"
+        )
         if kind == "release":
             self.paths[self._path_of_release(after)] += 1
             return
@@ -170,7 +161,7 @@ class Checkers:
         self._check_refs(after)
 
     def _check_claim(self, host: Host, seen: Seen, before: ShardRow, after: ShardRow) -> None:
-        owner, id_ = before.owner, short(after.id)
+        owner, id_ = before.owner, self.short(after.id)
         if after.epoch != before.epoch + 1 or before.ended:
             raise Breach("old epoch", f"{id_} claimed at {after.epoch} after {before.epoch}")
         workers = self._services.content.workers
@@ -213,7 +204,7 @@ class Checkers:
         return "hand-off by successor's time-out"
 
     def _parents(self, shard_id: str) -> tuple[str, ...]:
-        return self._services.model.streams[STREAM].shards[shard_id].parent_ids
+        return self._services.model.streams[self.stream].shards[shard_id].parent_ids
 
     def _has_ended(self, shard_id: str) -> bool:
         return shard_id in self.rows and self.rows[shard_id].ended
@@ -221,15 +212,16 @@ class Checkers:
     def _on_mark(self, row: ShardRow) -> None:
         mark = row.marks[-1].mark
         number = int(mark.position.value) if mark.position.kind == "after" else 0
-        self.marks.setdefault(row.id, []).append(MarkSeen(number, mark.watermark_ms))
-        self.paths["mark"] += 1
+        seen = MarkSeen(number, mark.fact, mark.watermark_ms)
+        self.marks.setdefault(row.id, []).append(seen)
+        self.paths["mark" if mark.fact == "idle" else f"{mark.fact} mark"] += 1
 
     def _on_refused(self, call: Call) -> None:
         before: ShardRow = call.args[0]
         row = self.rows.get(before.id)
         if row is not None and row.epoch > before.epoch:
             self.paths["write under an old epoch refused"] += 1
-            self._note(call.host, f"is refused: {short(before.id)} is at epoch {row.epoch}")
+            self._note(call.host, f"is refused: {self.short(before.id)} is at epoch {row.epoch}")
         elif row is not None and row.write_id == call.args[1].write_id:
             self.paths["repeat of an applied write refused"] += 1
 
@@ -259,18 +251,6 @@ class Checkers:
         wrong = named.intersection(call.args[0])
         if wrong:
             raise Breach("missing object", f"{call.host.name} deleted {wrong}, which rows name")
-
-    # ---- events
-
-    def _check_bytes(self, call: Call, entry: Arrival) -> None:
-        known = self._bodies.setdefault(entry.id, entry.body)
-        if known != entry.body:
-            raise Breach("one id, one byte string", f"{entry.id}:\n  {known!r}\n  {entry.body!r}")
-        seen = self._seen_of(call.host)
-        stream = next(iter(self._services.content.apps))
-        row = self._services.content.workers.get((stream, seen.id))
-        if row is None or row.buried:
-            self.paths["put by the buried"] += 1
 
     # ---- validity and burial
 
@@ -302,7 +282,16 @@ class Checkers:
             self.on_breach("burial", f"{host.name} buries {self.name_of(victim)}, which {stood_s}")
 
     def on_breach(self, checker: str, what: str) -> None:
-        self.breach = self.breach or Breach(checker, what)
+        self._verdict.on_breach(checker, what)
+
+    def is_buried(self, host: Host) -> bool:
+        """Whether nobody counts on that process any more."""
+        key = StreamKey(self.stream, START_MS), self._seen_of(host).id
+        row = self._services.content.workers.get(key)
+        return row is None or row.buried
+
+    def short(self, shard_id: str) -> str:
+        return f"{self._prefix}{shard_id[-2:]}"
 
     def _seen_of(self, host: Host) -> Seen:
         return self._seen.setdefault(host, Seen())
@@ -313,10 +302,6 @@ class Checkers:
         return next(
             (h.name for h, seen in self._seen.items() if seen.id == worker_id), worker_id[:6]
         )
-
-
-def short(shard_id: str) -> str:
-    return shard_id[-2:]
 
 
 def keys_of(row: ShardRow) -> set[str]:

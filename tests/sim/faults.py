@@ -238,6 +238,8 @@ def _garble(rng: random.Random, service: Service, kind: str) -> Garble | None:
     if service == "kinesis":
         if kind == "ListShards":
             return rng.choice(("cut", "empty", "stale", "stale"))
+        if kind == "PutRecords":
+            return rng.choice(("cut", "empty", "partial", "partial"))
         return rng.choice(("cut", "empty", "expired") if kind == "GetRecords" else ("cut", "empty"))
     if kind == "read_shards":
         return "torn"

@@ -8,9 +8,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from processor.core.pipeline import Totals
-from tests.sim.checkers import Breach, Checkers
+from tests.sim.breach import Breach, Verdict
 from tests.sim.history import History, plan_of
-from tests.sim.log import Log
 from tests.sim.loop import CURRENT, Host, SimLoop
 from tests.sim.network import Network
 from tests.sim.process import Process
@@ -27,13 +26,12 @@ class Fleet:
         history: History,
         services: Services,
         network: Network,
-        checkers: Checkers,
-        log: Log,
+        verdict: Verdict,
     ) -> None:
         self.processes: list[Process] = []
         self._loop, self._history = loop, history
-        self._services, self._network, self._checkers = services, network, checkers
-        self._log = log
+        self._services, self._network, self._verdict = services, network, verdict
+        self._note = verdict.note
         self._is_changed = False  # the pipeline file, by the last deploy
         self.changing_s: tuple[float, float] | None = None  # from when to when
         self._tasks: set[asyncio.Task[None]] = set()
@@ -43,12 +41,19 @@ class Fleet:
         return [p for p in self.processes if not p.is_dead and not p.stopping.is_set()]
 
     def windows_open(self) -> int:
-        views = (view for p in self.alive() for view in p.worker.shards().values())
-        return sum(view.windows_open for view in views)
+        views = (w.shards().values() for p in self.alive() for w in p.workers.values())
+        return sum(view.windows_open for each in views for view in each)
 
-    def totals(self) -> dict[str, Totals]:
+    def totals(self, stream: str) -> dict[str, Totals]:
         """What became of the records of each shard that is followed, as `/status` tells it."""
-        views = [view for p in self.alive() for view in p.worker.shards().items()]
+        workers = [p.workers[stream] for p in self.alive()]
+        views = [view for worker in workers for view in worker.shards().items()]
+        return {shard_id: view.totals for shard_id, view in views}
+
+    def ended(self, stream: str) -> dict[str, Totals]:
+        """The same of shards that came to their end, whoever saw it, the dead included."""
+        workers = [p.workers[stream] for p in self.processes]
+        views = [view for worker in workers for view in worker.ended().items()]
         return {shard_id: view.totals for shard_id, view in views}
 
     # ---- a process
@@ -65,10 +70,11 @@ class Fleet:
             self._on_told,
         )
         self.processes.append(process)
-        process.start(plan_of(history.checkpoint_ms, self._is_changed))
+        is_global = bool(history.merge_shards)
+        process.start(plan_of(history.checkpoint_ms, is_global, self._is_changed))
         process.task.add_done_callback(lambda task: self._on_end(process, task))
         release = "the changed pipeline, " if self._is_changed else ""
-        self._log.note(process, f"starts with {release}its clock at {process.rate:.4f}")
+        self._note(process, f"starts with {release}its clock at {process.rate:.4f}")
         return process
 
     async def stop(self, process: Process) -> None:
@@ -83,7 +89,7 @@ class Fleet:
     async def crash(self, process: Process) -> None:
         if process.is_dead:
             return
-        self._log.note(process, "crashes")
+        self._note(process, "crashes")
         self.thaw(process)
         await process.crash()
 
@@ -95,21 +101,21 @@ class Fleet:
     async def pause(self, process: Process, seconds: float) -> None:
         if process.is_dead or process.is_frozen:
             return
-        self._log.note(process, f"stands still for {seconds:.1f} s")
+        self._note(process, f"stands still for {seconds:.1f} s")
         self._loop.freeze(process)
         await asyncio.sleep(seconds)
         self.thaw(process)
 
     def thaw(self, process: Process) -> None:
         if process.is_frozen:
-            self._log.note(process, "goes on")
+            self._note(process, "goes on")
             self._loop.thaw(process)
 
     async def deploy(self, rng: random.Random, *, changed: bool) -> None:
         """One after the other; who has not left in time is killed. A change stays."""
         began_at, is_change = self._loop.now, changed and not self._is_changed
         self._is_changed = self._is_changed or changed
-        self._log.note(None, "a deploy begins" + " of a changed pipeline" * is_change)
+        self._note(None, "a deploy begins" + " of a changed pipeline" * is_change)
         for process in self.alive():
             self.start()
             await asyncio.sleep(rng.uniform(1, 8))
@@ -122,7 +128,7 @@ class Fleet:
             self.changing_s = (began_at, self._loop.now)
 
     def _tell_to_stop(self, process: Process) -> None:
-        self._log.note(process, "is told to stop")
+        self._note(process, "is told to stop")
         process.stopping.set()
 
     # ---- what is under way
@@ -153,7 +159,7 @@ class Fleet:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._checkers.on_breach("world", repr(error))
+            self._verdict.on_breach("world", repr(error))
 
     def _on_end(self, process: Process, task: asyncio.Task[None]) -> None:
         """Whoever was not told to stop has no reason to end."""
@@ -162,11 +168,11 @@ class Fleet:
         process.is_dead = True
         error = None if task.cancelled() else task.exception()
         if error is not None or not process.stopping.is_set():
-            self._checkers.on_breach("process", f"{process.name} ended by itself: {error!r}")
-        self._log.note(process, "has stopped")
+            self._verdict.on_breach("process", f"{process.name} ended by itself: {error!r}")
+        self._note(process, "has stopped")
 
     def _on_told(self, host: Host, path: str, text: str) -> None:
-        self._log.note(host, f"{path} {text}".rstrip())
-        self._checkers.paths[path] += 1
+        self._note(host, f"{path} {text}".rstrip())
+        self._verdict.paths[path] += 1
         if path == "a task failed":
-            self._checkers.on_breach("ring", f"{host.name}: {path} {text}")
+            self._verdict.on_breach("ring", f"{host.name}: {path} {text}")

@@ -1,6 +1,7 @@
 """What one seed stands for: records, reshards, faults and deploys, each with its moment.
 
-Everything here is drawn from the seed alone, before anything runs. Seconds are the world's.
+Everything here is drawn from the seed alone, before anything runs. Seconds are the world's. A seed
+that is odd has global rules beside the others, and a merge stream that is cut as well.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import random
 from functools import cache
 from typing import Any, Literal, NamedTuple
+from zlib import crc32
 
 from processor.core.plan import Plan, compile
 from processor.local.kinesis_stream import hash_key_of
@@ -16,6 +18,7 @@ from processor.model import (
     DeadLetterSpec,
     DetectSpec,
     EventSpec,
+    MergeSpec,
     Pipeline,
     RuleSpec,
     SourceSpec,
@@ -36,11 +39,33 @@ KEYS = tuple(f"k{i}" for i in range(16))
 HASHES = {key: hash_key_of(key) for key in KEYS}
 TYPES = ("order", "order", "payment", "view", "other")  # nobody wants the last
 HIGHEST = AggregateSpec("highest", "max", "value")
-SIZES_MS = {
-    "order": 60_000,
-    "payment": 90_000,
-    "view": 60_000,
-}  # windows by type; other types have none
+
+
+class RuleSaid(NamedTuple):
+    """A rule, as the truth knows it: what it counts, of which field's values, in which windows."""
+
+    name: str
+    type: str
+    field: str  # "": all in one group
+    size_ms: int
+
+
+SHARD_RULES = (
+    RuleSaid("orders", "order", "key", 60_000),
+    RuleSaid("payments", "payment", "key", 90_000),
+    RuleSaid("views", "view", "key", 60_000),
+)
+# A region is independent of the key, so its records are on all shards. Their windows end together
+# with those of the rule by key, before them, and after them.
+GLOBAL_RULES = (
+    RuleSaid("regions", "order", "region", 60_000),
+    RuleSaid("takings", "payment", "", 30_000),
+    RuleSaid("glances", "view", "region", 120_000),
+)
+REGIONS = 5
+BUCKETS = 4
+CHANGED = frozenset(("payments", "takings"))  # what starts anew with the next release
+CONVERTED = frozenset(("views",))  # what goes on with its state as another version
 
 ReshardKind = Literal["split", "merge", "scale"]
 
@@ -71,6 +96,8 @@ class Reshard(NamedTuple):
 
 
 class History(NamedTuple):
+    """`merge_shards`: of the stream where global rules meet; 0 where there are none."""
+
     seed: int
     workers: int
     shards: int
@@ -79,39 +106,51 @@ class History(NamedTuple):
     lulls: tuple[Lull, ...]
     puts: tuple[Put, ...]
     reshards: tuple[Reshard, ...]
+    merge_shards: int
+    merge_reshards: tuple[Reshard, ...]
+
+    @property
+    def rules(self) -> tuple[RuleSaid, ...]:
+        return SHARD_RULES + GLOBAL_RULES if self.merge_shards else SHARD_RULES
 
 
 @cache
-def plan_of(checkpoint_ms: int, changed: bool = False) -> Plan:
-    """The pipeline. `changed` is the next release's: `orders` is the same, `payments` starts anew,
-    and `views` goes on with its state under another threshold."""
-    payment = AggregateSpec("lowest", "min", "value") if changed else HIGHEST
-    rules = (
-        _rule("orders", "order", AggregateSpec("total", "sum", "value")),
-        _rule("payments", "payment", payment),
-        _rule("views", "view", HIGHEST, {"above": 6 if changed else 5}),
-    )
+def plan_of(checkpoint_ms: int, is_global: bool = False, changed: bool = False) -> Plan:
+    """The pipeline. `changed` is the next release's: `orders` and `regions` are the same, what is
+    CHANGED starts anew, and `views` goes on with its state under another threshold."""
+    total = AggregateSpec("total", "sum", "value")
+    other = AggregateSpec("lowest", "min", "value") if changed else HIGHEST
+    orders, payments, views = SHARD_RULES
+    rules = [
+        _rule(orders, total),
+        _rule(payments, other),
+        _rule(views, HIGHEST, {"above": 6 if changed else 5}),
+    ]
+    if is_global:
+        regions, takings, glances = GLOBAL_RULES
+        rules += [_rule(regions, total), _rule(takings, other), _rule(glances, HIGHEST)]
     return compile(
         Pipeline(
             "sim",
             SourceSpec("ticks"),
             EventSpec("id", "at", "ms", "key", out_of_orderness_ms=OUT_OF_ORDERNESS_MS),
             {},
-            rules,
+            tuple(rules),
             StateSpec("table", checkpoint_ms=checkpoint_ms),
             DeadLetterSpec("dead"),
+            merge=MergeSpec("partials", BUCKETS) if is_global else None,
         )
     )
 
 
 def _rule(
-    name: str, type_: str, aggregate: AggregateSpec, threshold: dict[str, Any] | None = None
+    said: RuleSaid, aggregate: AggregateSpec, threshold: dict[str, Any] | None = None
 ) -> RuleSpec:
     return RuleSpec(
-        name,
-        {"type": [type_]},
-        ("key",),
-        WindowSpec(SIZES_MS[type_]),
+        said.name,
+        {"type": [said.type]},
+        (said.field,) if said.field else (),
+        WindowSpec(said.size_ms),
         (AggregateSpec("n", "count"), aggregate),
         (DetectSpec("threshold", "threshold", "n", threshold),) if threshold else (),
         emit_windows="bus",
@@ -131,7 +170,16 @@ def history(seed: int) -> History:
         lulls=lulls,
         puts=_puts(rng, lulls),
         reshards=_reshards(rng),
+        **_merging(seed),
     )
+
+
+def _merging(seed: int) -> dict[str, Any]:
+    rng = random.Random(f"merging/{seed}")
+    if seed % 2 == 0:
+        return {"merge_shards": 0, "merge_reshards": ()}
+    reshards = _reshards(rng)[: rng.choice((0, 1, 1, 2))]
+    return {"merge_shards": rng.choice((1, 2, 2, 3)), "merge_reshards": reshards}
 
 
 # ---- records --------------------------------------------------------------------------------
@@ -176,7 +224,11 @@ def _put(rng: random.Random, before: list[Put], at_s: float, key: str, number: i
 
 
 def record(at_s: float, key: str, id_: str, type_: str, at_ms: int, value: int) -> Put:
-    payload = f'{{"id":"{id_}","type":"{type_}","key":"{key}","at":{at_ms},"value":{value}}}'
+    region = crc32(id_.encode()) % REGIONS
+    payload = (
+        f'{{"id":"{id_}","type":"{type_}","key":"{key}","region":"r{region}",'
+        f'"at":{at_ms},"value":{value}}}'
+    )
     return Put(at_s, key, payload.encode(), type_, at_ms)
 
 

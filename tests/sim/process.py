@@ -7,20 +7,24 @@ import random
 from collections.abc import Callable
 from typing import Any, cast
 
+from processor.core.merge.pipeline import MergePipeline
 from processor.core.pacing import Pace
 from processor.core.plan import Plan
 from processor.errors import ProcessorError
-from processor.model import Step
+from processor.model import Shard, Step
 from processor.ports import Unobserved as UnobservedReads
 from processor.runtime.lease_loop import LeasePorts
 from processor.runtime.lease_observer import LeaseObserver
-from processor.runtime.shard_loop import Road
+from processor.runtime.road import Machine, Road
+from processor.runtime.stages import Stages
 from processor.runtime.worker import Pulse, Worker
+from processor.sinks.partials import KinesisRecords, StreamPartials
 from processor.sources.budget import ByteBudget
 from processor.sources.kinesis import KinesisSource, Reading
 from tests.sim.loop import Host, on_host
 from tests.sim.network import Network
 from tests.sim.services import (
+    MERGE_STREAM,
     STREAM,
     KinesisWire,
     Remote,
@@ -58,32 +62,58 @@ class Process(Host):
         return f"<Process {self.name}>"
 
     def start(self, plan: Plan) -> None:
-        source = self._source()
+        source, pulse = self._source(STREAM)
+        has_merge = any(rule.is_global for rule in plan.rules)
+        partials = self._partials() if has_merge else None
+        told = Told(self, self._tell, "")
+        sinks, letters = self._targets()
+        road = Road(plan, source, sinks, letters, self, told, partials=partials)
+        first = self._worker(road, pulse)
+        self._stages = Stages(first, self._merging(plan, first) if has_merge else None)
+        self.workers = {worker.stream: worker for worker in self._stages.workers}
+        self.task = on_host(self, self._stages.run(self.stopping))
+
+    def _merging(self, plan: Plan, source: Worker) -> Worker:
+        stream, pulse = self._source(MERGE_STREAM)
+
+        def fresh(plan: Plan, shard: Shard, incarnation: str) -> Machine:
+            return MergePipeline(plan, shard, incarnation, source.generation)
+
+        told = Told(self, self._tell, "m")
+        sinks, letters = self._targets()
+        road = Road(plan, stream, sinks, letters, self, told, fresh=fresh, is_merge=True)
+        return self._worker(road, pulse)
+
+    def _targets(self) -> tuple[dict[str, SimSink], SimLetters]:
+        network, services, rng = self._network, self._services, self.rng
+        sinks = {"bus": SimSink(network, self, services.bus, rng)}
+        return sinks, SimLetters(network, self, services.letters, rng)
+
+    def _partials(self) -> StreamPartials:
+        wire = KinesisWire(self._network, self, self._services, MERGE_STREAM)
+        records = KinesisRecords(cast(Any, wire), MERGE_STREAM)
+        return StreamPartials(records, self, self.rng, Unheard())
+
+    def _worker(self, road: Road, pulse: Pulse) -> Worker:
         network, services = self._network, self._services
-        road = Road(
-            plan,
-            source,
-            {"bus": SimSink(network, self, services.bus, self.rng)},
-            SimLetters(network, self, services.letters, self.rng),
-            self,
-            Told(self, self._tell),
-        )
         ports = LeasePorts(
             cast(Any, RemoteTable(network, self, services.table)),
             cast(Any, Remote(network, self, "objects", services.objects)),
-            source,
+            road.source,
             self,
             self.rng,
         )
-        observer = Told(self, self._tell)
-        self.worker = Worker(road, ports, observer, self._pulse)
-        self.task = on_host(self, self.worker.run(self.stopping))
+        return Worker(road, ports, Told(self, self._tell, "m" * road.is_merge), pulse)
 
-    def _source(self) -> KinesisSource:
-        self._pulse = Pulse(UnobservedReads(), self)
-        reading = Reading(self, self.rng, ByteBudget(BUDGET_BYTES), PACE, self._pulse)
-        wire = KinesisWire(self._network, self, self._services)
-        return KinesisSource(cast(Any, wire), STREAM, reading)
+    def _source(self, stream: str) -> tuple[KinesisSource, Pulse]:
+        pulse = Pulse(UnobservedReads(), self)
+        reading = Reading(self, self.rng, ByteBudget(BUDGET_BYTES), PACE, pulse)
+        wire = KinesisWire(self._network, self, self._services, stream)
+        return KinesisSource(cast(Any, wire), stream, reading), pulse
+
+    def worker_ids(self) -> list[str]:
+        """Its present ones, one a stream."""
+        return [worker.worker_id for worker in self.workers.values()]
 
     async def crash(self) -> None:
         """Gone at once: nothing that it would still send is sent."""
@@ -95,8 +125,8 @@ class Process(Host):
 class Told(LeaseObserver):
     """Passes on what matters to a history; a dead process tells nothing."""
 
-    def __init__(self, process: Process, tell: Tell) -> None:
-        self._process, self._tell = process, tell
+    def __init__(self, process: Process, tell: Tell, prefix: str) -> None:
+        self._process, self._tell, self._prefix = process, tell, prefix
 
     def _say(self, path: str, text: str = "") -> None:
         if not self._process.is_dead:
@@ -107,18 +137,28 @@ class Told(LeaseObserver):
 
     def on_task_failed(self, shard_id: str, error: Exception, setbacks: int) -> None:
         path = "a task waits" if isinstance(error, ProcessorError) else "a task failed"
-        self._say(path, f"{shard_id[-2:]} ({setbacks}): {error!r}")
+        self._say(path, f"{self._prefix}{shard_id[-2:]} ({setbacks}): {error!r}")
 
     def on_parked(self, shard_id: str, error: Exception) -> None:
-        self._say("parks", f"{shard_id[-2:]}: {error!r}")
+        self._say("parks", f"{self._prefix}{shard_id[-2:]}: {error!r}")
 
     def on_fallback(self, shard_id: str, reason: str) -> None:
-        self._say("falls back to the older pair", f"of {shard_id[-2:]}: {reason}")
+        self._say("falls back to the older pair", f"of {self._prefix}{shard_id[-2:]}: {reason}")
 
     def on_lost(self, shard_id: str, epoch: int) -> None:
-        self._say("lost a lease", f"of {shard_id[-2:]}, epoch {epoch}")
+        self._say("lost a lease", f"of {self._prefix}{shard_id[-2:]}, epoch {epoch}")
 
     def on_step(self, shard_id: str, step: Step, seconds: float) -> None: ...
 
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
-        self._say("can't restore", f"{shard_id[-2:]}: {error}")
+        self._say("can't restore", f"{self._prefix}{shard_id[-2:]}: {error}")
+
+
+class Unheard:
+    """The `ports.PartialObserver` that looks away."""
+
+    def on_request(self, seconds: float) -> None: ...
+
+    def on_taken(self, records: int, payload_bytes: int) -> None: ...
+
+    def on_retry(self, reason: str, n: int) -> None: ...

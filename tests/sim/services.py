@@ -8,6 +8,7 @@ packing and delivery. All content is shared; every process has clients of its ow
 from __future__ import annotations
 
 import random
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from tests.sim.network import Fate, Network, Service
 from tests.virtual_time import START_MS
 
 STREAM = "ticks"
-SUBJECT = f"stream {STREAM}"
+MERGE_STREAM = "partials"  # through which global rules meet, where a history has them
 
 
 async def _no_wait(operation: str, side: Literal["before", "after"]) -> None:
@@ -60,7 +61,11 @@ class Services:
     blobs: dict[str, bytes] = field(default_factory=dict)
     refusals: Refusals = field(default_factory=lambda: Refusals())
     letters: MemoryTarget = field(default_factory=MemoryTarget)
-    listings: list[bytes] = field(default_factory=list)  # answers to ListShards, for stale ones
+    listings: dict[str, list[bytes]] = field(  # answers to ListShards, for stale ones
+        default_factory=lambda: {STREAM: [], MERGE_STREAM: []}
+    )
+
+    partials: list[bytes] = field(default_factory=list)  # payloads that the merge stream took
 
     def __post_init__(self) -> None:
         self.refusals.loop = self.loop
@@ -105,12 +110,11 @@ STALE = 3  # a stale listing is that of so many listings ago
 
 
 class KinesisWire:
-    """What `sources.wire.Wire` is to the production source: one attempt at one request."""
+    """What `sources.wire.Wire` is to production's clients of a stream: one attempt at a request."""
 
-    subject = SUBJECT
-
-    def __init__(self, network: Network, host: Host, services: Services) -> None:
+    def __init__(self, network: Network, host: Host, services: Services, stream: str) -> None:
         self._network, self._host, self._services = network, host, services
+        self._stream, self.subject = stream, f"stream {stream}"
 
     async def call(self, operation: str, body: bytes) -> Answer:
         def effect(fate: Fate) -> Answer:
@@ -122,7 +126,7 @@ class KinesisWire:
             )
         except ServiceError as error:
             said = msgspec.json.encode({"__type": error.kind, "message": error.message})
-            raise failure_of(SUBJECT, operation, error.status, said) from None
+            raise failure_of(self.subject, operation, error.status, said) from None
         return answer
 
     def _answer(self, operation: str, body: bytes, fate: Fate) -> Answer:
@@ -130,16 +134,44 @@ class KinesisWire:
         now_ms = services.now_ms()
         if fate.garble == "expired":
             raise ServiceError("ExpiredIteratorException", "as the simulator wants it")
-        answer = answer_to(services.model, operation, body, now_ms)
+        if operation == "PutRecords":
+            answer = self._put(body, is_partial=fate.garble == "partial")
+        else:
+            answer = answer_to(services.model, operation, body, now_ms)
         if operation == "ListShards":
-            services.listings.append(answer)
+            listings = services.listings[self._stream]
+            listings.append(answer)
             if fate.garble == "stale":
-                answer = services.listings[max(0, len(services.listings) - STALE)]
+                answer = listings[max(0, len(listings) - STALE)]
         if fate.garble == "cut":
             answer = answer[: len(answer) // 2]
         elif fate.garble == "empty":
             answer = b"{}"
         return Answer(answer, now_ms // 1000 * 1000)
+
+    def _put(self, body: bytes, *, is_partial: bool) -> bytes:
+        """All records; or some of them, as where a shard's rate is used up."""
+        services = self._services
+        request = msgspec.json.decode(body)
+        records: list[dict[str, Any]] = request["Records"]
+        taken = [i for i, one in enumerate(records) if not is_partial or _is_lucky(one)]
+        said: list[dict[str, Any]] = [{"ErrorCode": THROTTLED} for _ in records]
+        if taken:
+            part = msgspec.json.encode(request | {"Records": [records[i] for i in taken]})
+            answer = answer_to(services.model, "PutRecords", part, services.now_ms())
+            for i, one in zip(taken, msgspec.json.decode(answer)["Records"], strict=True):
+                said[i] = one
+                if "ErrorCode" not in one:
+                    services.partials.append(b64decode(records[i]["Data"]))
+        return msgspec.json.encode({"FailedRecordCount": _failed(said), "Records": said})
+
+
+def _failed(said: list[dict[str, Any]]) -> int:
+    return sum("ErrorCode" in one for one in said)
+
+
+def _is_lucky(record: dict[str, Any]) -> bool:
+    return crc32(record["Data"].encode()) % 2 == 0
 
 
 class RemoteTarget:

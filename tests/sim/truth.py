@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.sim.history import HASHES, OUT_OF_ORDERNESS_MS, SIZES_MS
+from tests.sim.history import HASHES, OUT_OF_ORDERNESS_MS, RuleSaid
 
 NEVER_MS = -(2**62)
 
@@ -29,6 +29,7 @@ class MarkSeen(NamedTuple):
     """A committed mark: it holds after that sequence number (0: before the first record)."""
 
     number: int
+    fact: str
     watermark_ms: int
 
 
@@ -41,11 +42,20 @@ class Family(NamedTuple):
     parents: tuple[str, ...]
 
 
+Window = tuple[str, str, int]  # rule, group, start
+
+
 @dataclass
 class Truth:
-    """Windows by (type, key, start), records dropped for a reason, ids of dead letters' places."""
+    """The values of each window by the shard that counted them, records dropped for a reason, ids
+    of dead letters' places.
 
-    windows: dict[tuple[str, str, int], list[int]] = field(default_factory=dict)
+    `unwatched`: what a shard counted in a window since it, or one that it comes from, said that
+    nobody need wait for it. Others may have gone past that window by then.
+    """
+
+    windows: dict[Window, dict[str, list[int]]] = field(default_factory=dict)
+    unwatched: set[tuple[Window, str]] = field(default_factory=set)
     late: Counter[str] = field(default_factory=Counter)
     duplicates: Counter[str] = field(default_factory=Counter)
     broken: set[tuple[str, str]] = field(default_factory=set)
@@ -59,6 +69,7 @@ class _Left:
     watermark_ms: int = NEVER_MS
     floors: list[tuple[int, int, int]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    was_quiet: bool = False
 
     def judged_by_ms(self, key: str) -> int:
         """The watermark by which records of that key are late."""
@@ -67,7 +78,10 @@ class _Left:
 
 
 def truth(
-    shards: Iterable[Family], records: Iterable[Taken], marks: Mapping[str, list[MarkSeen]]
+    rules: tuple[RuleSaid, ...],
+    shards: Iterable[Family],
+    records: Iterable[Taken],
+    marks: Mapping[str, list[MarkSeen]],
 ) -> Truth:
     """`shards` in the order of their opening: parents come first."""
     found = Truth()
@@ -79,7 +93,8 @@ def truth(
     for shard in shards:
         families[shard.shard_id] = shard
         state = _begin(shard, families, left)
-        _walk(by_shard.get(shard.shard_id, []), marks.get(shard.shard_id, []), state, found)
+        taken, told = by_shard.get(shard.shard_id, []), marks.get(shard.shard_id, [])
+        _walk(rules, taken, told, state, found)
         left[shard.shard_id] = state
     return found
 
@@ -92,21 +107,35 @@ def _begin(shard: Family, families: Mapping[str, Family], left: Mapping[str, _Le
     for family, parent in parents:
         state.floors += [(family.first, family.last, parent.watermark_ms), *parent.floors]
         state.seen |= parent.seen
+        state.was_quiet |= parent.was_quiet
     state.watermark_ms = min((parent.watermark_ms for _, parent in parents), default=NEVER_MS)
     return state
 
 
-def _walk(records: list[Taken], marks: list[MarkSeen], state: _Left, found: Truth) -> None:
+def _walk(
+    rules: tuple[RuleSaid, ...],
+    records: list[Taken],
+    marks: list[MarkSeen],
+    state: _Left,
+    found: Truth,
+) -> None:
     ahead = sorted(marks, key=lambda mark: mark.number)
     for record in records:
         while ahead and ahead[0].number < int(record.number):
-            state.watermark_ms = max(state.watermark_ms, ahead.pop(0).watermark_ms)
-        _count(record, state, found)
+            _apply(ahead.pop(0), state)
+        _count(rules, record, state, found)
     for mark in ahead:
+        _apply(mark, state)
+
+
+def _apply(mark: MarkSeen, state: _Left) -> None:
+    if mark.fact == "idle":
         state.watermark_ms = max(state.watermark_ms, mark.watermark_ms)
+    else:
+        state.was_quiet = True
 
 
-def _count(record: Taken, state: _Left, found: Truth) -> None:
+def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Truth) -> None:
     found.records[record.shard_id] += 1
     try:
         event = json.loads(record.payload)
@@ -118,12 +147,19 @@ def _count(record: Taken, state: _Left, found: Truth) -> None:
     if event["id"] in state.seen:
         found.duplicates[record.shard_id] += 1
         return
-    size_ms = SIZES_MS.get(event["type"])
-    if size_ms is not None:
-        start_ms = event["at"] // size_ms * size_ms
-        if judged_by_ms >= start_ms + size_ms:
-            found.late[record.shard_id] += 1
-            return
-        window = (event["type"], event["key"], start_ms)
-        found.windows.setdefault(window, []).append(event["value"])
+    wanting = [rule for rule in rules if rule.type == event["type"]]
+    counting = [rule for rule in wanting if judged_by_ms < _start_ms(rule, event) + rule.size_ms]
+    if wanting and not counting:
+        found.late[record.shard_id] += 1
+        return
+    for rule in counting:
+        window = (rule.name, event[rule.field] if rule.field else "", _start_ms(rule, event))
+        by_shard = found.windows.setdefault(window, {})
+        by_shard.setdefault(record.shard_id, []).append(event["value"])
+        if state.was_quiet:
+            found.unwatched.add((window, record.shard_id))
     state.seen.add(event["id"])
+
+
+def _start_ms(rule: RuleSaid, event: Mapping[str, int]) -> int:
+    return event["at"] // rule.size_ms * rule.size_ms

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from processor.core.pipeline import Totals
-from tests.sim.checkers import Breach, Checkers, short
+from tests.sim.breach import Breach, Verdict
+from tests.sim.checkers import Checkers
 from tests.sim.faults import (
     ACTS,
     AIMS,
@@ -40,8 +41,9 @@ from tests.sim.log import Log
 from tests.sim.loop import Host, SimLoop
 from tests.sim.network import Network
 from tests.sim.process import Process
-from tests.sim.services import STREAM, Services
+from tests.sim.services import MERGE_STREAM, STREAM, Services
 from tests.sim.traffic import Traffic
+from tests.sim.watch import Watch
 from tests.virtual_time import START_MS
 
 # A process becomes deaf so long before a checkpoint falls due: its next heartbeat comes within 3 s
@@ -55,13 +57,20 @@ class World:
         self.loop, self.history = loop, history
         self.log = Log(loop)
         self.services = services = Services(loop)
-        self.services.model.create_stream(STREAM, history.shards, START_MS)
-        self.checkers = Checkers(services, self.log)
+        self.verdict = verdict = Verdict(self.log)
+        self.checkers: dict[str, Checkers] = {}  # by stream
+        for name, shards in ((STREAM, history.shards), (MERGE_STREAM, history.merge_shards)):
+            if shards:
+                self.services.model.create_stream(name, shards, START_MS)
+                prefix = "" if name == STREAM else "m"
+                self.checkers[name] = Checkers(services, name, verdict, prefix)
+        watch = Watch(services, self.checkers, verdict)
         self.traffic = Traffic(loop, services, history.seed, lambda text: self.log.note(None, text))
         self.air = Air(loop, history.seed, self._on_aim, self.traffic.on_mark)
-        network = Network(loop, self.air, self.checkers)
-        self.fleet = Fleet(loop, history, services, network, self.checkers, self.log)
-        self.totals: dict[str, Totals] = {}  # by shard, when all was counted
+        network = Network(loop, self.air, watch)
+        self.fleet = Fleet(loop, history, services, network, verdict)
+        self.totals: dict[str, Totals] = {}  # by shard of the source, when all was counted
+        self.merged: dict[str, Totals] = {}  # of the merge stream, likewise
         self._rng = random.Random(f"world/{history.seed}")
 
     async def play(self) -> None:
@@ -90,7 +99,9 @@ class World:
     async def _close(self) -> None:
         """One more worker takes everything over; its claims sweep what earlier owners left."""
         closing_s = self.loop.now
-        self.totals = self.fleet.totals()
+        self.totals = self.fleet.totals(STREAM)
+        if self.history.merge_shards:
+            self.merged = self.fleet.totals(MERGE_STREAM)
         self.traffic.forget_closed()
         leaving = [p for p in self.fleet.processes if not p.is_dead]
         last = self.fleet.start()
@@ -108,7 +119,8 @@ class World:
             batches.setdefault(put.at_s, []).append(put)
         events: list[tuple[float, int, Any]] = [
             *((at_s, 0, batch) for at_s, batch in batches.items()),
-            *((one.at_s, 1, one) for one in self.history.reshards),
+            *((one.at_s, 1, (STREAM, one)) for one in self.history.reshards),
+            *((one.at_s, 1, (MERGE_STREAM, one)) for one in self.history.merge_reshards),
             *((one.at_s, 2, one) for one in schedule(self.history)),
         ]
         for at_s, _, event in sorted(events, key=lambda event: event[:2]):
@@ -120,16 +132,17 @@ class World:
             self._raise()
 
     def _raise(self) -> None:
-        if self.checkers.breach is not None:
-            raise self.checkers.breach
+        if self.verdict.breach is not None:
+            raise self.verdict.breach
 
     def _happen(self, event: Any) -> None:
         match event:
             case list():
                 self.traffic.put(event)
-            case Reshard():
-                self.traffic.reshard(event)
-                self.checkers.paths[f"reshard by {event.kind}"] += 1
+            case (str(stream), Reshard() as reshard):
+                self.traffic.reshard(stream, reshard)
+                of = "" if stream == STREAM else " of the merge stream"
+                self.verdict.paths[f"reshard by {reshard.kind}{of}"] += 1
             case Fault():
                 self._strike(event)
 
@@ -178,7 +191,8 @@ class World:
         """A state that has an older one beside it can't be read any more, and its owner crashes."""
         keys = sorted(
             (row.owner, row.pairs[-1].state.key)
-            for row in self.checkers.rows.values()
+            for checkers in self.checkers.values()
+            for row in checkers.rows.values()
             if len(row.pairs) == 2 and row.pairs[0].state and row.pairs[1].state and row.owner
         )
         if not keys:
@@ -189,7 +203,7 @@ class World:
         store[key] = b"damaged" + store[key]
         self.log.note(None, f"damages {key}")
         for process in self.fleet.alive():
-            if process.worker.worker_id == owner:
+            if owner in process.worker_ids():
                 self.fleet.do(self.fleet.crash_and_restart(process, rng.uniform(0.5, 15)))
 
     def _on_aim(self, aim: Aim, host: Host, duration_s: float) -> None:
@@ -205,11 +219,11 @@ class World:
 
     def _check_owned(self) -> None:
         """Every shard that can be read is owned by somebody who lives."""
-        rows = self.checkers.rows
         workers = self.services.content.workers
         living = {id_ for (_, id_), row in workers.items() if not row.buried}
-        for shard_id in self.services.model.streams[STREAM].shards:
-            row = rows.get(shard_id)
-            if row is None or not (row.ended or row.owner in living):
-                owner = None if row is None else self.checkers.name_of(row.owner)
-                raise Breach("liveness", f"{short(shard_id)} is owned by {owner}")
+        for name, checkers in self.checkers.items():
+            for shard_id in self.services.model.streams[name].shards:
+                row = checkers.rows.get(shard_id)
+                if row is None or not (row.ended or row.owner in living):
+                    owner = None if row is None else checkers.name_of(row.owner)
+                    raise Breach("liveness", f"{checkers.short(shard_id)} is owned by {owner}")

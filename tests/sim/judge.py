@@ -1,0 +1,199 @@
+"""The verdict at the end: what the windows came to, and what was left behind."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+
+from processor.core.events import dead_letter_id
+from processor.core.leases.rows import ShardRow
+from processor.model import DeadLetter
+from tests.sim.breach import Breach
+from tests.sim.checkers import keys_of
+from tests.sim.history import CHANGED, CONVERTED, GLOBAL_RULES, RuleSaid
+from tests.sim.numbers import check_numbers
+from tests.sim.services import MERGE_STREAM, STREAM
+from tests.sim.truth import Truth, Window, truth
+from tests.sim.world import World
+from tests.virtual_time import START_MS
+
+# A window is told so long after its end at most, were it not for outages: idleness begins anew with
+# every owner.
+DELIVERED_S = 150.0
+_GLOBAL = {rule.name for rule in GLOBAL_RULES}
+
+
+def judge(world: World) -> None:
+    """At the end: every record is where it belongs, and nothing else is left."""
+    marks = world.checkers[STREAM].marks
+    found = truth(world.history.rules, world.traffic.families(), world.traffic.taken, marks)
+    late = _check_windows(world, found)
+    _check_broken(world, found)
+    _check_counts(world, found)
+    _check_objects(world)
+    _check_workers(world)
+    if world.history.merge_shards:
+        world.verdict.paths["partial told again"] += check_numbers(world.services.partials)
+        world.verdict.paths["late at the merge stage"] += late
+        _check_late(world, late)
+    world.verdict.paths["late records"] += found.late.total()
+    world.verdict.paths["duplicate records"] += found.duplicates.total()
+    world.verdict.paths["broken records"] += len(found.broken)
+
+
+def _check_windows(world: World, found: Truth) -> int:
+    """Each window was told with the figures that the truth has; once, unless its rule changed. How
+    many records were too late for the merge stage."""
+    rules = {rule.name: rule for rule in world.history.rules}
+    told = _told(world, rules)
+    late = 0
+    for window, by_shard in sorted(found.windows.items()):
+        said = told.pop(window, [])
+        wanted = _figures(by_shard.values())
+        missing = [_missing(found, window, one) for one in said]
+        if None in missing:
+            raise Breach("truth", f"{window}: {said} instead of {wanted} by {by_shard}")
+        late += sum(n for n in missing if n is not None)
+        if len(said) == 1 or (len(said) > 1 and _is_converted(world, window)):
+            continue
+        if not said and _may_be_late(found, window):
+            late += wanted["n"]
+        elif not _is_anew(world, rules[window[0]], window):
+            what = f"told {len(said)} times, {said} instead of {wanted}"
+            raise Breach("truth", f"{window}: {what} by {by_shard}")
+    if told:
+        raise Breach("truth", f"windows without records: {sorted(told)}")
+    return late
+
+
+def _missing(found: Truth, window: Window, said: dict[str, int]) -> int | None:
+    """How many records the figures lack: none; or all of some shards that nobody waited for, whose
+    records came when the window had been told. None: they are wrong."""
+    by_shard = found.windows[window]
+    free = sorted(shard_id for shard_id in by_shard if (window, shard_id) in found.unwatched)
+    for size in range(1 + len(free) * (window[0] in _GLOBAL)):
+        for missing in combinations(free, size):
+            left = [values for shard_id, values in by_shard.items() if shard_id not in missing]
+            wanted = _figures(left)
+            if said == {name: wanted[name] for name in said}:
+                return sum(len(by_shard[shard_id]) for shard_id in missing)
+    return None
+
+
+def _may_be_late(found: Truth, window: Window) -> bool:
+    """Whether nobody waited for any of those who counted it."""
+    shards = found.windows[window]
+    return window[0] in _GLOBAL and all((window, one) in found.unwatched for one in shards)
+
+
+def _is_converted(world: World, window: Window) -> bool:
+    """Whether each of two versions of its rule may have told it."""
+    return window[0] in CONVERTED and world.fleet.changing_s is not None
+
+
+def _is_anew(world: World, rule: RuleSaid, window: Window) -> bool:
+    """Whether a rule that starts anew may have lost a window of that time, or told it twice."""
+    if world.fleet.changing_s is None or rule.name not in CHANGED:
+        return False
+    from_s, to_s = world.fleet.changing_s
+    start_s = (window[2] - START_MS) / 1_000
+    end_s = start_s + rule.size_ms / 1_000
+    return start_s <= to_s + DELIVERED_S and end_s + DELIVERED_S >= from_s
+
+
+def _told(world: World, rules: Mapping[str, RuleSaid]) -> dict[Window, list[dict[str, int]]]:
+    """What was said of each whole window, to the bus or, where that refused it, to the dead
+    letters. A window of which a rule that started anew says itself that it lacks records is left
+    out."""
+    letters = (a.of for a in world.services.letters.arrivals if isinstance(a.of, DeadLetter))
+    bodies = {one.id: one.payload for one in letters if one.reason == "refused"}
+    bodies |= world.services.bus.by_id()
+    told: dict[Window, list[dict[str, int]]] = {}
+    for detail in map(json.loads, bodies.values()):
+        if detail["kind"] == "window" and not detail.get("partial"):
+            group = detail["key"].get(rules[detail["rule"]].field, "")
+            window = (detail["rule"], group, detail["window"]["start"])
+            told.setdefault(window, []).append(detail["values"])
+    return told
+
+
+def _figures(parts: Iterable[list[int]]) -> dict[str, int]:
+    """By the names of the pipeline's aggregates."""
+    values = [value for part in parts for value in part]
+    if not values:
+        return dict.fromkeys(("n", "total", "highest", "lowest"), 0)
+    return {
+        "n": len(values),
+        "total": sum(values),
+        "highest": max(values),
+        "lowest": min(values),
+    }
+
+
+def _check_broken(world: World, found: Truth) -> None:
+    arrived = {a.id for a in world.services.letters.arrivals}
+    wanted = {dead_letter_id(STREAM, shard, number, 0) for shard, number in found.broken}
+    if wanted - arrived:
+        raise Breach("lost record", f"{len(wanted - arrived)} broken records are in no dead letter")
+
+
+def _check_counts(world: World, found: Truth) -> None:
+    """What a shard says of its records' fate: drops are counted, or they are losses."""
+    broken = Counter(shard_id for shard_id, _ in found.broken)
+    for shard_id, totals in sorted(world.totals.items()):
+        counters = (found.records, found.duplicates, found.late, broken)
+        wanted = tuple(counter[shard_id] for counter in counters)
+        said = (totals.records, totals.duplicates, totals.late, totals.rejects)
+        if said != wanted:
+            what = "records, duplicates, late, rejects"
+            raise Breach("counts", f"{what} of {shard_id}: {said} instead of {wanted}")
+
+
+def _check_late(world: World, late: int) -> None:
+    """What the merge stage says of records that came too late for it, where all its shards are
+    known, and no rule was told in two versions."""
+    known = world.fleet.ended(MERGE_STREAM) | world.merged
+    if world.fleet.changing_s is None and known.keys() == world.checkers[MERGE_STREAM].ever:
+        said = sum(totals.late for totals in known.values())
+        if said != late:
+            raise Breach("counts", f"{said} late at the merge stage instead of {late}")
+
+
+def _check_objects(world: World) -> None:
+    """What rows name is there, nothing else is, and of shards that are gone nothing is.
+
+    A removal that got lost at a shard's end is made up for when its row goes; that stays while a
+    child has not got on from its beginning.
+    """
+    services = world.services
+    rows = {f"{row.stream}/{row.id}": row for row in services.content.shards.values()}
+    named = set().union(*map(keys_of, rows.values()))
+    there = {*services.content.blobs, *services.blobs}
+    missing = sorted(named - there)
+    orphaned = [key for key in sorted(there - named) if not _is_of_an_end(key, rows)]
+    if missing or orphaned:
+        checker = "missing object" if missing else "orphaned object"
+        raise Breach(checker, f"missing {missing}, orphaned {orphaned}")
+    for name in world.checkers:
+        _check_rows(world, name, [row for row in rows.values() if row.stream.name == name])
+
+
+def _check_rows(world: World, stream: str, rows: list[ShardRow]) -> None:
+    beginners = (row for row in rows if not row.pairs[0].commit)  # they need parents
+    needed = {parent for row in beginners for parent in row.shard.parents}
+    listed = world.services.model.streams[stream].shards.keys()
+    if left := {row.id for row in rows} - listed - needed:
+        raise Breach("housekeeping", f"rows of {sorted(left)} are left in {stream}")
+
+
+def _is_of_an_end(key: str, rows: Mapping[str, ShardRow]) -> bool:
+    row = rows.get(key.rpartition("/")[0])
+    return row is not None and row.ended
+
+
+def _check_workers(world: World) -> None:
+    left = [row for row in world.services.content.workers.values() if not row.buried]
+    if left:
+        raise Breach("leaving", f"rows of workers that are gone: {left}")
