@@ -13,15 +13,25 @@ import orjson
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-WINDOW_MS = {"orders": 600_000, "trend": 3 * HOUR_MS, "payments": HOUR_MS}  # as demo.yaml has them
-RULES = {"order": ("orders", "trend"), "payment": ("payments",)}  # which rules count what
+WINDOW_MS = {  # as demo.yaml has them
+    "orders": 600_000,
+    "trend": 3 * HOUR_MS,
+    "payments": HOUR_MS,
+    "regions": 600_000,
+    "failures": 600_000,
+}
+RULES = {  # which rules count what
+    "order": ("orders", "trend", "regions"),
+    "payment": ("payments", "failures"),
+}
+GLOBAL = {"regions": "region", "failures": ""}  # over all shards: by which field, or all in one
 ONCE = ("orders", "payments")  # rules that together count each record once
 JUDGED_FROM_DAYS = 7  # detectors learn for a week: alarms count from day 8 on
 NOTES_MAX = 5  # examples of each kind of fault
 AFTERMATH_MS = DAY_MS  # alarms on a planted key up to a day later are its aftermath, not false
 
 Fate = Literal["counted", "duplicate", "late", "broken"]
-WindowKey = tuple[str, str, int]  # rule, store, start
+WindowKey = tuple[str, str, int]  # rule, group, start
 Figures = dict[str, float]
 
 
@@ -35,6 +45,7 @@ class Sent(NamedTuple):
     at_ms: int = 0
     amount: float = 0.0
     failed: int = 0
+    region: str = ""
 
 
 class Planted(NamedTuple):
@@ -124,17 +135,27 @@ def expected_windows(sent: Iterable[Sent], end_ms: int) -> dict[WindowKey, Figur
         for rule in RULES[record.what]:
             start_ms = record.at_ms - record.at_ms % WINDOW_MS[rule]
             if start_ms + WINDOW_MS[rule] <= end_ms:
-                members.setdefault((rule, record.store, start_ms), []).append(record)
+                field = _group_field(rule)
+                key = (rule, getattr(record, field) if field else "", start_ms)
+                members.setdefault(key, []).append(record)
     return {key: _figures(key[0], records) for key, records in members.items()}
+
+
+def _group_field(rule: str) -> str:
+    """Empty where all is one group."""
+    return GLOBAL.get(rule, "store")
 
 
 def _figures(rule: str, records: Sequence[Sent]) -> Figures:
     amounts = [record.amount for record in records]
     if rule == "orders":
         return {"orders": len(records), "revenue": math.fsum(amounts), "largest": max(amounts)}
-    if rule == "trend":
+    if rule in ("trend", "regions"):
         return {"orders": len(records), "revenue": math.fsum(amounts)}
-    failed = math.fsum(record.failed for record in records)
+    failed = sum(record.failed for record in records)
+    if rule == "failures":
+        ratio = failed / len(records)
+        return {"payments": len(records), "failed": failed, "failure_ratio": ratio}
     return {"payments": len(records), "failed_share": failed / len(records)}
 
 
@@ -179,22 +200,23 @@ def letter_ids(bodies: Iterable[bytes]) -> set[str]:
 
 def compare_windows(
     expected: Mapping[WindowKey, Figures], details: Iterable[Mapping[str, Any]], end_ms: int
-) -> tuple[int, list[str], list[str]]:
-    """How many windows are right, which are wrong (or nobody asked for), which never came."""
+) -> tuple[set[WindowKey], list[str], list[str]]:
+    """Which windows are right, which are wrong (or nobody asked for), which never came."""
     correct: set[WindowKey] = set()
     seen: set[WindowKey] = set()
     wrong: list[str] = []
     for detail in details:
         if detail["kind"] != "window" or detail["window"]["end"] > end_ms:
             continue
-        key = (detail["rule"], detail["key"]["store"], detail["window"]["start"])
+        rule = detail["rule"]
+        key = (rule, detail["key"].get(_group_field(rule), ""), detail["window"]["start"])
         fault = _fault(key, detail, expected.get(key), key in seen)
         if fault is None:
             correct.add(key)
         else:
             wrong.append(fault)
         seen.add(key)
-    return len(correct), wrong, [f"missing {_name(key)}" for key in expected if key not in seen]
+    return correct, wrong, [f"missing {_name(key)}" for key in expected if key not in seen]
 
 
 def _fault(
@@ -207,6 +229,8 @@ def _fault(
     size = detail["window"]["end"] - detail["window"]["start"]
     if size != WINDOW_MS[key[0]]:
         return f"{_name(key)} is {size} ms long"
+    if "part" in detail:
+        return f"{_name(key)} is only a shard's part"
     if detail["values"] != figures or detail["count"] != next(iter(figures.values())):
         return f"{_name(key)}: got {detail['count']} {detail['values']}, expected {figures}"
     return None
@@ -294,9 +318,10 @@ def judge(run: Run) -> Outcome:
         "late_sent": fates["late"],
         "late_dropped": service.late,
         "windows_expected": len(expected),
-        "windows_correct": correct,
+        "windows_correct": len(correct),
         "windows_wrong": len(wrong),
         "windows_missing": len(missing),
+        "global_windows": sum(key[0] in GLOBAL for key in correct),
         "events_published": service.events_published,
         "events_received": received.messages,
         "duplicate_ids": received.repeated,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -26,10 +27,18 @@ class LiveView:
         self._live.stop()
 
     def show(self, progress: Progress) -> None:
-        self._live.update(Group(_figures(progress), _shards(progress), _alarms(progress)))
+        self._live.update(Group(*_parts(progress)))
 
     def say(self, text: str) -> None:
         self._live.console.print(Text(text))
+
+
+def _parts(progress: Progress) -> Iterator[RenderableType]:
+    yield _figures(progress)
+    yield _shards(progress)
+    if progress.overall:
+        yield Text(f"over all shards, in the last ten minutes: {progress.overall}")
+    yield _alarms(progress)
 
 
 def _figures(progress: Progress) -> Table:

@@ -18,7 +18,7 @@ from processor.local.changes import Changes
 from processor.local.check import HOUR_MS
 from processor.local.collector import Collector
 from processor.local.producer import Producer
-from processor.local.stage import EVENTS_QUEUE, LETTERS_QUEUE, STREAM, Stage
+from processor.local.stage import EVENTS_QUEUE, LETTERS_QUEUE, MERGE_SHARDS, STREAM, Stage
 from processor.local.traffic import SHARDS, Plan
 from processor.local.view import Progress, ShardLine, View, when
 from processor.local.workers import Fleet
@@ -43,7 +43,7 @@ class Phases:
         self.producer = Producer(plan, STREAM, stage.kinesis)
         self._events = Collector(stage.queue_urls[EVENTS_QUEUE], stage.aws)
         self._letters = Collector(stage.queue_urls[LETTERS_QUEUE], stage.aws)
-        self._alarms = _Alarms(self._events.bodies)
+        self._told = _Told(self._events.bodies)
         self._begun_at = self._now()
         self._is_complete = False
         self.changes = Changes(self.producer, fleet, view)
@@ -144,7 +144,7 @@ class Phases:
     async def _drain(self) -> None:
         """Until every record is taken and every event received, or nothing moves any more."""
         seen, moved_at = self._figures(), self._now()
-        while not (self._is_processed() and self._is_received()):
+        while not (self._is_processed() and self._is_merged() and self._is_received()):
             if self._figures() != seen:
                 seen, moved_at = self._figures(), self._now()
             if self._now() - moved_at > STALL_S:
@@ -162,6 +162,12 @@ class Phases:
             or (shard_id in shards and shards[shard_id].last_number >= int(number))
             for shard_id, number in self.producer.last_numbers.items()
         )
+
+    def _is_merged(self) -> bool:
+        """Whether global rules told every window that is judged."""
+        shards = self._fleet.merging().values()
+        told_ms = [view.watermark_ms or 0 for view in shards]
+        return len(told_ms) >= MERGE_SHARDS and min(told_ms) >= self._end_ms()
 
     def _is_received(self) -> bool:
         """All that should come has come and it is quiet; or it is quiet for long."""
@@ -212,6 +218,7 @@ class Phases:
 
     def _progress(self) -> Progress:
         shards = sorted(self._fleet.shards().items())
+        self._told.read_on()
         return Progress(
             elapsed_s=self._now() - self._begun_at,
             now_ms=max(self._latest_ms(), default=self.plan.start_ms),
@@ -227,26 +234,54 @@ class Phases:
                 ShardLine(shard_id, view.worker, view.epoch, view.totals["records"])
                 for shard_id, view in shards
             ],
-            alarms=self._alarms.sentences(),
+            alarms=self._told.alarms(),
+            overall=self._told.overall(),
         )
 
 
-class _Alarms:
-    """The sentences of alarms among the bodies received; reads each body once."""
+class _Told:
+    """What a person reads of the bodies received: alarms, and the newest figures over all shards.
+    Reads each body once."""
 
     def __init__(self, bodies: Sequence[bytes]) -> None:
         self._bodies = bodies
         self._read = 0
-        self._sentences: dict[str, str] = {}  # by event id: a repeat is no second alarm
+        self._alarms: dict[str, str] = {}  # by event id: a repeat is no second alarm
+        self._overall: dict[tuple[str, str], dict[str, Any]] = {}  # by rule and group
 
-    def sentences(self) -> list[str]:
+    def read_on(self) -> None:
         new, self._read = self._bodies[self._read :], len(self._bodies)
         for body in new:
             if b'"Anomaly Opened"' in body:
                 detail = orjson.loads(body)["detail"]
-                where = f"{when(detail['window']['start'])}  {detail['key']['store']}"
-                self._sentences[detail["id"]] = f"{where}: {detail['anomaly']['sentence']}"
-        return list(self._sentences.values())
+                where = f"{when(detail['window']['start'])}  {detail['key'].get('store', 'all')}"
+                self._alarms[detail["id"]] = f"{where}: {detail['anomaly']['sentence']}"
+            elif any(rule in body for rule in _GLOBAL):
+                self._note(orjson.loads(body)["detail"])
+
+    def _note(self, detail: dict[str, Any]) -> None:
+        key = detail["rule"], detail["key"].get("region", "")
+        known = self._overall.get(key)
+        if known is None or known["window"]["start"] < detail["window"]["start"]:
+            self._overall[key] = detail
+
+    def alarms(self) -> list[str]:
+        """Sentences, oldest first."""
+        return list(self._alarms.values())
+
+    def overall(self) -> str:
+        """Empty while nothing is known."""
+        return "  ".join(_overall_text(*one) for one in sorted(self._overall.items()))
+
+
+_GLOBAL = tuple(f'"{rule}"'.encode() for rule in check.GLOBAL)
+
+
+def _overall_text(key: tuple[str, str], detail: dict[str, Any]) -> str:
+    values = detail["values"]
+    if key[0] == "failures":
+        return f"{values['failure_ratio']:.0%} of {values['payments']} payments failed"
+    return f"{key[1]} {values['revenue']:,.0f}"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

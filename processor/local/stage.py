@@ -17,6 +17,7 @@ from processor.local.traffic import SHARDS
 
 APP = "demo"
 STREAM, TABLE, BUS = "shop", "processor-demo", "shop-events"  # as demo.yaml has them
+MERGE_STREAM, MERGE_SHARDS = "shop-merge", 2  # a bucket each
 EVENTS_QUEUE, LETTERS_QUEUE = "shop-derived", "shop-dead-letters"
 REGION, ACCOUNT = "us-east-1", "000000000000"  # the emulator's own
 START_S = 30.0
@@ -88,7 +89,8 @@ class Stage:
         self._kinesis = await processes.start(
             "kinesis",
             [
-                *(sys.executable, "-m", module, "--port", "0", "--stream", f"{STREAM}:{SHARDS}"),
+                *(sys.executable, "-m", module, "--port", "0"),
+                *("--stream", f"{STREAM}:{SHARDS}", "--stream", f"{MERGE_STREAM}:{MERGE_SHARDS}"),
                 *(("--journal", str(self.journal)) if self._keeps_journal else ()),
             ],
             environment=processes.plain_environment(),

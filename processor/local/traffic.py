@@ -37,6 +37,7 @@ SPAN_MS = 14 * DAY_MS
 MINUTE_MS = 60_000
 SHARDS = 4
 STORES = ("sofia", "perth", "lima", "cairo", "oslo", "quito", "kyoto", "tunis")  # two a shard
+REGIONS = ("emea", "apac", "americas", "emea", "emea", "americas", "apac", "emea")  # by store
 RATE_PER_S = 2_000  # of real time: half of what four shards take, so that anomalies fit as well
 PEAK_HOUR, RHYTHM = 14, 0.6  # the daily rhythm: ± 60 %, most at 14:00 UTC
 JITTER_MS = 15 * MINUTE_MS
@@ -208,13 +209,14 @@ def _event(
     user: int,
 ) -> Record:
     store = STORES[store_index]
+    region = REGIONS[store_index]
     body = _body(id_, "order.placed", at_ms, store, user, amount)
     what = "order"
     if is_payment:
         what = "payment"
         body["type"] = "payment.failed" if failed else "payment.settled"
         body["failed"] = int(failed)
-    sent = Sent(id_, "counted", what, store, at_ms, amount, int(failed))
+    sent = Sent(id_, "counted", what, store, at_ms, amount, int(failed), region)
     return Record(due_ms, store, orjson.dumps(body), sent)
 
 
@@ -224,6 +226,7 @@ def _body(id_: str, type_: str, at_ms: int, store: str, user: int, amount: float
         "type": type_,
         "at": at_ms,
         "store": store,
+        "region": REGIONS[STORES.index(store)],
         "user": f"u-{user}",
         "amount": amount,
         "correlation_id": f"c-{id_}",

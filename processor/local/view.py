@@ -43,6 +43,7 @@ class Progress:
     deploys: int
     shards: Sequence[ShardLine]
     alarms: Sequence[str]  # sentences, oldest first
+    overall: str = ""  # the newest figures over all shards
 
 
 class View(AbstractContextManager["View"], Protocol):
@@ -98,6 +99,8 @@ class PlainView:
             f"  dead letters {progress.letters}  alarms {len(progress.alarms)}"
             f"{''.join(f'  {name} {n}' for name, n in changes_of(progress).items())}"
         )
+        if progress.overall:
+            self.say(f"        in the last ten minutes: {progress.overall}")
 
     def say(self, text: str) -> None:
         sys.stderr.write(f"{text}\n")

@@ -51,6 +51,7 @@ class ShardView:
     worker_id: str
     epoch: int
     last_number: int  # sequence number of the last record taken, 0 before the first
+    watermark_ms: int | None
     totals: Mapping[str, int]
 
 
@@ -127,6 +128,14 @@ class Fleet:
         """Each shard that came to its end, as its last owner saw it then."""
         return _newest(self.workers, "ended")
 
+    def merging(self) -> dict[str, ShardView]:
+        """Each open shard of the merge stream, likewise."""
+        return _newest(self.living, "shards", of_merge=True)
+
+    def merged(self) -> dict[str, ShardView]:
+        """Each shard of the merge stream that came to its end, likewise."""
+        return _newest(self.workers, "ended", of_merge=True)
+
     def total(self, name: str) -> int:
         """A figure over all shards; exact, since it is part of each shard's state."""
         views = self.shards() | self.ended()
@@ -145,15 +154,19 @@ class Fleet:
         return merged(one["close_to_accepted"]["histogram"] for one in said if one)
 
 
-def _newest(workers: Iterable[Worker], kind: str) -> dict[str, ShardView]:
+def _newest(
+    workers: Iterable[Worker], kind: str, *, of_merge: bool = False
+) -> dict[str, ShardView]:
     out: dict[str, ShardView] = {}
     for worker in workers:
-        for shard_id, shard in worker.status.get(kind, {}).items():
+        stage = (worker.status.get("merge") or {}) if of_merge else worker.status
+        for shard_id, shard in stage.get(kind, {}).items():
             view = ShardView(
                 worker.child.name,
-                str(worker.status["worker_id"]),
+                str(stage["worker_id"]),
                 int(shard["epoch"]),
                 _number(str(shard["position"])),
+                shard["watermark_ms"],
                 shard["totals"],
             )
             if shard_id not in out or out[shard_id].epoch < view.epoch:

@@ -18,13 +18,13 @@ MINUTE_MS = 60_000
 T = (START_MS + 9 * DAY_MS) // (3 * HOUR_MS) * (3 * HOUR_MS)
 
 SENT = (
-    Sent("a", "counted", "order", "lima", T + 1, 1.1),
-    Sent("b", "counted", "order", "lima", T + 2, 2.2),
-    Sent("b", "duplicate", "order", "lima", T + 2, 2.2),
-    Sent("c", "counted", "order", "oslo", T + 10 * MINUTE_MS, 0.3),
-    Sent("d", "counted", "payment", "lima", T + 3, 1.1, 1),
-    Sent("e", "counted", "payment", "lima", T + 4, 2.2, 0),
-    Sent("f", "late", "order", "lima", T - 6 * HOUR_MS, 5.0),
+    Sent("a", "counted", "order", "lima", T + 1, 1.1, 0, "south"),
+    Sent("b", "counted", "order", "lima", T + 2, 2.2, 0, "south"),
+    Sent("b", "duplicate", "order", "lima", T + 2, 2.2, 0, "south"),
+    Sent("c", "counted", "order", "oslo", T + 10 * MINUTE_MS, 0.3, 0, "north"),
+    Sent("d", "counted", "payment", "lima", T + 3, 1.1, 1, "south"),
+    Sent("e", "counted", "payment", "oslo", T + 4, 2.2, 0, "north"),
+    Sent("f", "late", "order", "lima", T - 6 * HOUR_MS, 5.0, 0, "south"),
     Sent("g", "broken"),
 )
 PLANTED = (
@@ -34,12 +34,13 @@ PLANTED = (
 Detail = dict[str, Any]
 
 
-def window(rule: str, store: str, start_ms: int, count: int, **values: float) -> Detail:
+def window(rule: str, group: str, start_ms: int, count: int, **values: float) -> Detail:
+    field = check.GLOBAL.get(rule, "store")
     return {
-        "id": f"{rule}-{store}-{start_ms}",
+        "id": f"{rule}-{group}-{start_ms}",
         "kind": "window",
         "rule": rule,
-        "key": {"store": store},
+        "key": {field: group} if field else {},
         "window": {"start": start_ms, "end": start_ms + check.WINDOW_MS[rule]},
         "count": count,
         "values": values,
@@ -66,7 +67,11 @@ def details() -> list[Detail]:
         window("orders", "oslo", T + 10 * MINUTE_MS, 1, orders=1, revenue=0.3, largest=0.3),
         window("trend", "lima", T, 2, orders=2, revenue=1.1 + 2.2),
         window("trend", "oslo", T, 1, orders=1, revenue=0.3),
-        window("payments", "lima", T, 2, payments=2, failed_share=0.5),
+        window("payments", "lima", T, 1, payments=1, failed_share=1.0),
+        window("payments", "oslo", T, 1, payments=1, failed_share=0.0),
+        window("regions", "south", T, 2, orders=2, revenue=1.1 + 2.2),
+        window("regions", "north", T + 10 * MINUTE_MS, 1, orders=1, revenue=0.3),
+        window("failures", "", T, 2, payments=2, failed=1, failure_ratio=0.5),
         opened("novelty", "lima", T + 30 * MINUTE_MS),
         opened("absence", "oslo", T + 30 * MINUTE_MS),
     ]
@@ -113,12 +118,13 @@ def test_a_perfect_run_passes_and_reports_every_figure_in_order() -> None:
         ("duplicates_dropped", 1),
         ("late_sent", 1),
         ("late_dropped", 1),
-        ("windows_expected", 5),
-        ("windows_correct", 5),
+        ("windows_expected", 9),
+        ("windows_correct", 9),
         ("windows_wrong", 0),
         ("windows_missing", 0),
-        ("events_published", 7),
-        ("events_received", 7),
+        ("global_windows", 3),
+        ("events_published", 11),
+        ("events_received", 11),
         ("duplicate_ids", 0),
         ("conflicting_ids", 0),
         ("anomalies_planted", 2),
@@ -159,6 +165,14 @@ def _wrong_length(events: list[Detail]) -> None:
     events[0]["window"]["end"] += 1
 
 
+def _wrong_ratio(events: list[Detail]) -> None:
+    events[8]["values"]["failure_ratio"] = 1.0
+
+
+def _only_a_part(events: list[Detail]) -> None:
+    events[6]["part"] = "shardId-000000000000"
+
+
 def _no_figure(events: list[Detail]) -> None:
     del events[0]["values"]["largest"]
 
@@ -183,6 +197,8 @@ def _second_id(events: list[Detail]) -> None:
         _wrong_mean,
         _wrong_key,
         _wrong_length,
+        _wrong_ratio,
+        _only_a_part,
         _no_figure,
         _extra_figure,
         _extra_window,
@@ -201,7 +217,7 @@ def test_a_wrong_window_is_found(spoil: Callable[[list[Detail]], None]) -> None:
 def test_a_missing_window_is_found() -> None:
     outcome = judge(run(details()[1:]))
     assert outcome.report["windows_missing"] == 1
-    assert outcome.report["windows_correct"] == 4
+    assert outcome.report["windows_correct"] == 8
     assert any("windows_missing" in failure for failure in outcome.failures)
 
 
@@ -230,7 +246,7 @@ def test_a_repeat_of_the_same_bytes_is_counted_but_harmless() -> None:
     outcome = judge(run([*events, events[0], events[0]]))
     assert outcome.failures == []
     assert outcome.report["duplicate_ids"] == 1
-    assert outcome.report["events_received"] == 9
+    assert outcome.report["events_received"] == 13
 
 
 def test_one_id_with_two_bodies_is_a_conflict() -> None:
@@ -251,9 +267,9 @@ def test_the_order_of_a_body_s_keys_is_no_conflict() -> None:
     [
         ({"letters": []}, "dead_letters"),
         ({"letters": [letter("g"), letter("h")]}, "dead_letters"),
-        ({"service": Service(7, 1, 1, 7, 0, 0, 0)}, "records_processed"),
-        ({"service": Service(8, 0, 1, 7, 0, 0, 0)}, "duplicates_dropped"),
-        ({"service": Service(8, 1, 2, 7, 0, 0, 0)}, "late_dropped"),
+        ({"service": Service(7, 1, 1, 11, 0, 0, 0)}, "records_processed"),
+        ({"service": Service(8, 0, 1, 11, 0, 0, 0)}, "duplicates_dropped"),
+        ({"service": Service(8, 1, 2, 11, 0, 0, 0)}, "late_dropped"),
         ({"killed": True}, "shards_moved"),
         ({"sent": SENT[5:], "events": []}, "windows_missing"),
     ],
@@ -268,7 +284,7 @@ def test_a_dead_letter_that_came_twice_counts_once() -> None:
 
 def test_every_record_is_once_broken_duplicate_late_or_counted() -> None:
     events = details()
-    events[4]["count"] = 1  # a payment that is in no window
+    events[4]["count"] = 0  # a payment that is in no window
     assert any("each record is" in failure for failure in judge(run(events)).failures)
 
 

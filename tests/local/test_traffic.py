@@ -16,6 +16,7 @@ from processor.local.check import DAY_MS, HOUR_MS, WINDOW_MS, Sent
 from processor.local.traffic import (
     MINUTE_MS,
     PLANTED_FROM_MS,
+    REGIONS,
     SHARDS,
     SPAN_MS,
     STORES,
@@ -53,6 +54,14 @@ def test_a_seed_is_one_plan(plan: Plan) -> None:
 
 def test_two_stores_belong_to_each_shard() -> None:
     assert Counter(map(shard_of, STORES)) == dict.fromkeys(range(SHARDS), 2)
+
+
+def test_every_region_has_stores_on_several_shards() -> None:
+    shards: dict[str, set[int]] = {}
+    for store, region in zip(STORES, REGIONS, strict=True):
+        shards.setdefault(region, set()).add(shard_of(store))
+    assert len(shards) == 3
+    assert all(len(some) > 1 for some in shards.values())
 
 
 def test_the_fortnight_ended_two_hours_ago_at_the_full_hour() -> None:
@@ -134,6 +143,7 @@ def test_a_good_payload_says_what_the_truth_says(plan: Plan) -> None:
             body["at"],
             body["amount"],
             body.get("failed", record.sent.failed),
+            body["region"],
         )
         assert said == record.sent
         assert body["amount"] >= 1

@@ -1,5 +1,7 @@
 """What a person sees: plain lines now and then, or the live table, both on standard error."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
@@ -36,6 +38,16 @@ def test_a_line_now_and_then_tells_how_far_it_is(capsys: pytest.CaptureFixture[s
         "  5.0 s  Thu 09 Oct 09:00  sent 1,500 of 120,000  processed 1,400  events 200"
         "  dead letters 2  alarms 1  reshards 3",
     ]
+
+
+def test_figures_over_all_shards_are_told_once_there_are_some(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = replace(progress(0.0), overall="emea 812  5% of 20 payments failed")
+    with PlainView() as view, LiveView(Console(stderr=True, width=120)) as live:
+        view.show(told)
+        live.show(told)
+    assert capsys.readouterr().err.count("ten minutes: emea 812  5% of 20 payments failed") >= 2
 
 
 def test_where_nobody_looks_the_view_is_plain() -> None:
