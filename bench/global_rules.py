@@ -1,9 +1,9 @@
 """`global`: how long after the slowest shard's watermark has passed a window its figures arrive.
 
 Real `processor run` processes, two of them, with both stages; Kinesis is our own, with the
-service's rates, DynamoDB and SQS are the emulator's, and events go to standard output, whose lines are
-stamped as they are read here. Each shard gets a record every tenth of a second, at a moment of its
-own; event time is the time of the put. All is polled: no enhanced fan-out.
+service's rates, DynamoDB and SQS are the emulator's, and events go to standard output, whose lines
+are stamped as they are read here. Each shard gets a record every tenth of a second, at a moment of
+its own; event time is the time of the put. All is polled: no enhanced fan-out.
 
     latency   from the moment before the put of the record that moved the last shard's watermark to
               a window's end, to the arrival of a group's result of that window
