@@ -332,6 +332,7 @@ cases:
 @pytest.mark.parametrize(
     ("step", "fault"),
     [
+        ("records: [5], expect: nothing", "records[0]: found"),
         ("record: []", "shop.cases.yaml:4: cases.one[0].record: found an unknown key, expected"),
         ("recods: []", "did you mean records?"),
         (f"records: [{ORDER}]", "found a last step without expect, expected what is expected"),
@@ -381,7 +382,11 @@ def test_all_faults_of_all_files_are_told_at_once(folder: Folder) -> None:
 def test_a_fault_of_the_pipeline_file_is_told_as_validate_tells_it(folder: Folder) -> None:
     code, _, err = folder.run("pipeline: nowhere.yaml\ncases: {}\n")
     assert code == 78
-    assert "nowhere.yaml: found no such file, expected a pipeline file" in err
+    assert err.startswith("shop.cases.yaml:1: pipeline: found nowhere.yaml: no such file, ")
+    (folder.path / "bad.yaml").write_text("app: shop\nsource: {strem: orders}\n")
+    code, _, err = folder.run("pipeline: bad.yaml\ncases: {}\n")
+    assert code == 78
+    assert "bad.yaml:2: source.strem: found an unknown key" in err
 
 
 def test_another_pipeline_and_its_settings_can_be_named(folder: Folder) -> None:

@@ -34,17 +34,30 @@ def load(
     root = parsed.root
     top = read_section(root, "", shape.TOP, faults, ("env", "cases"))
     own = _env(root, faults)
-    if pipeline is None and "pipeline" in top:
+    is_named = pipeline is None and "pipeline" in top
+    if is_named:
         pipeline = str(Path(file).parent / top["pipeline"])
     if pipeline is None and not faults.errors:
         faults.add("pipeline", "nothing", "the pipeline file, beside this one, or -c FILE")
+    source = "" if pipeline is None else _source(pipeline, is_named, faults)
     _raise(faults, parsed, file)
     assert pipeline is not None, "no faults, so it is named"
-    known = config.load(pipeline, {**env, **own}, overrides)
+    known = config.loads(source, {**env, **own}, overrides, file=pipeline).pipeline
     start_ms = top.get("start", START_MS)
     cases = _Reader(known, start_ms, parsed, faults).cases(root.get("cases"))
     _raise(faults, parsed, file)
     return Suite(file, pipeline, known, start_ms, cases)
+
+
+def _source(pipeline: str, is_named: bool, faults: Faults) -> str:
+    """The pipeline file's text; a name that leads nowhere is a fault of whoever gave it."""
+    try:
+        return config.read_text(pipeline, "a pipeline file in UTF-8")
+    except ConfigErrors as error:
+        if not is_named:
+            raise
+        faults.add("pipeline", f"{pipeline}: {error.found}", "the pipeline file, beside this one")
+        return ""
 
 
 def _parse(text: str, file: str, env: Mapping[str, str]) -> Document:

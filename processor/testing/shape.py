@@ -39,7 +39,9 @@ def moment(start_ms: int | None) -> Type:
     return Type(read, {"type": "string"})
 
 
-PATH = values.text("a file's path", bool, {"minLength": 1})
+PATH = values.text(
+    "a file's path", lambda text: text != "" and text.isprintable(), {"minLength": 1}
+)
 TEXT = values.text("a text", lambda _: True, {})
 
 TOP = (
