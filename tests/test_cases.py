@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from processor import cli
-from processor.testing import shape
+from processor import cli, config
+from processor.core.plan import compile
+from processor.testing import reading, shape
+from processor.testing.running import Trial
+from processor.testing.suite import Case
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "processor" / "local" / "demo.cases.yaml"
@@ -124,6 +127,22 @@ def test_every_key_is_on_the_page_and_in_the_schema(capsys: pytest.CaptureFixtur
     assert cli.main(["test", "--schema"]) == 0
     schema = capsys.readouterr().out
     assert [key for key in [*keys, *shape.EVENT_KEYS] if f'"{key}"' not in schema] == []
+
+
+def test_every_field_that_an_event_has_can_be_expected() -> None:
+    plan = compile(config.load(DEMO.parent / "demo.yaml", {"DEMO_FOLDER": "x"}))
+    case = Case("", 0, ())
+    suite = reading.load(str(DEMO), {})
+    found: dict[str, set[str]] = {"event": set(), "anomaly": set()}
+    for each in suite.cases:
+        trial = Trial(plan, suite.start_ms, case)
+        for step in each.steps:
+            trial.take(step)
+        for event in trial.outcome().events:
+            found["event"] |= event.keys()
+            found["anomaly"] |= event.get("anomaly", {}).keys()
+    assert found["event"] <= set(shape.EVENT_KEYS)
+    assert found["anomaly"] == set(shape.ANOMALY_KEYS)
 
 
 # ---- differences ------------------------------------------------------------------------------

@@ -11,10 +11,13 @@ import yaml
 
 from processor import aggregators, config, derived, detectors
 from processor.config import ConfigErrors, document
+from processor.testing.schema import schema as schema_of_cases
 
 FOLDER = Path(__file__).parent / "pipelines"
 SHOP = FOLDER / "shop.yaml"
 SCHEMA = config.schema()
+CASES = schema_of_cases()
+DEFINITIONS = {**CASES["$defs"], **SCHEMA["$defs"]}
 
 # ---- as much of JSON Schema 2020-12 as the schema uses; an unknown keyword is an error ---------
 
@@ -52,12 +55,14 @@ def additional(value: Any, argument: Any, schema: dict[str, Any]) -> bool:
 
 
 def resolved(reference: str) -> dict[str, Any]:
-    definition: dict[str, Any] = SCHEMA["$defs"][reference.removeprefix("#/$defs/")]
+    definition: dict[str, Any] = DEFINITIONS[reference.removeprefix("#/$defs/")]
     return definition
 
 
 KEYWORDS: dict[str, Any] = {
     "$ref": lambda v, a, s: is_valid(v, resolved(a)),
+    "oneOf": lambda v, a, s: sum(is_valid(v, each) for each in a) == 1,
+    "const": lambda v, a, s: v == a,
     "anyOf": lambda v, a, s: any(is_valid(v, each) for each in a),
     "type": lambda v, a, s: is_type(v, a),
     "enum": lambda v, a, s: v in a,
@@ -180,3 +185,32 @@ def test_every_key_of_the_file_has_a_description() -> None:
 def test_what_the_schema_refers_to_is_there() -> None:
     for reference in re.findall(r"#/\$defs/\w+", yaml.safe_dump(SCHEMA)):
         assert resolved(reference)
+
+
+# ---- files of cases -----------------------------------------------------------------------------
+
+
+def cases_of_the_demo() -> Any:
+    file = Path(__file__).parent.parent / "processor" / "local" / "demo.cases.yaml"
+    return document.plain(document.parse(file.read_text(), str(file), {}).root)
+
+
+def test_the_two_schemas_mean_the_same_by_the_names_that_they_share() -> None:
+    shared = CASES["$defs"].keys() & SCHEMA["$defs"].keys()
+    assert [name for name in shared if CASES["$defs"][name] != SCHEMA["$defs"][name]] == []
+
+
+def test_the_schema_of_cases_takes_the_demo_s_and_no_slip_in_them() -> None:
+    assert is_valid(cases_of_the_demo(), CASES)
+    for slip in (
+        {"recods": []},
+        {"records": [5]},
+        {"idle": "1m", "records": [{}]},
+        {"idle": "1m", "expect": "nothin"},
+        {"idle": "1m", "expect": [{"rul": "orders"}]},
+        {"idle": "1m", "expect": [{"anomaly": {"detectr": "novelty"}}]},
+        {"idle": "1m", "expect": {"late": -1}},
+    ):
+        tree = cases_of_the_demo()
+        tree["cases"]["one"] = [slip]
+        assert not is_valid(tree, CASES), slip

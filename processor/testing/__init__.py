@@ -4,7 +4,9 @@ times      how times are written: ISO 8601, or +10m from the file's start
 suite      what a file of cases holds, as frozen values
 shape      its keys: reader and JSON Schema use them
 reading    text → Suite, or everything that is wrong with it
-running    a case's steps through a `ShardPipeline` a shard: no sockets, no clock, no chance
+records    reads what is sent            events   reads what is expected
+shards     a shard of either stage, alone
+running    a case's steps through both stages: no sockets, no clock, no chance
 comparing  what was told against what was expected: the differences
 report     differences for people, and for machines
 """

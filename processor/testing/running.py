@@ -21,18 +21,16 @@ from processor.core.merge.pipeline import MergePipeline
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan, compile
 from processor.core.progress import ANSWERS_APART_MS_MAX
-from processor.core.progress import Idle as Idleness
 from processor.model import (
-    TRIM_HORIZON,
     DeadLetter,
     DerivedEvent,
-    Mark,
     Page,
     Partial,
     Shard,
 )
 from processor.model import Step as Yielded
 from processor.testing.comparing import Difference, Outcome, Told, differences
+from processor.testing.shards import LoneShard
 from processor.testing.suite import Case, Idle, Records, Sent, Step, Suite, Watermark
 
 INCARNATION = "0.0"  # of a stream made at the epoch, and never sought
@@ -82,34 +80,36 @@ class Trial:
 
     def __init__(self, plan: Plan, start_ms: int, case: Case) -> None:
         shards = _even_shards(case.shards)
-        event = plan.pipeline.event
         self._rules = case.rules
         self._clock_ms = start_ms
         self._numbers = 0  # sequence numbers given so far
         self._ranges = [range_of(shard) for shard in shards]
-        self._pipelines = [ShardPipeline(plan, shard, INCARNATION) for shard in shards]
-        self._idleness = [Idleness(event.out_of_orderness_ms) for _ in shards]
+        behind_ms = plan.pipeline.event.out_of_orderness_ms
+        self._shards = [
+            LoneShard(ShardPipeline(plan, shard, INCARNATION), behind_ms) for shard in shards
+        ]
+        merging = MergePipeline(plan, Shard("merge"), INCARNATION)
         has_global = any(rule.is_global for rule in plan.rules)
-        self._merge = MergePipeline(plan, Shard("merge"), INCARNATION) if has_global else None
+        self._merge = LoneShard(merging, behind_ms) if has_global else None
         self._forget()
 
     def __repr__(self) -> str:
-        return f"<Trial at {self._clock_ms} {self._pipelines!r}>"
+        return f"<Trial at {self._clock_ms} {self._shards!r}>"
 
     @property
     def watermarks_ms(self) -> tuple[int | None, ...]:
-        return tuple(pipeline.watermark_ms for pipeline in self._pipelines)
+        return tuple(shard.watermark_ms for shard in self._shards)
 
     def take(self, step: Step) -> None:
-        shards = range(len(self._pipelines)) if step.shard is None else [step.shard]
+        shards = self._shards if step.shard is None else [self._shards[step.shard]]
         match step.action:
             case Records() as records:
                 self._send(records, step.shard)
             case Idle(ms):
                 self._pass(ms, shards)
             case Watermark(to_ms):
-                for i in shards:
-                    self._mark(i, to_ms)
+                for shard in shards:
+                    self._took(shard.advance(to_ms))
 
     def outcome(self) -> Outcome:
         """What was told since the last time."""
@@ -136,81 +136,69 @@ class Trial:
             i = self._home(sent) if shard is None else shard
             pages.setdefault(i, []).append((sent, self._clock_ms))
         for i, arrived in sorted(pages.items()):
-            self._idleness[i].on_answer(len(arrived), 0, self._clock_ms)
-            self._took(self._pipelines[i].steps(self._page(arrived)))
+            self._took(self._shards[i].feed(self._page(arrived)))
 
     def _home(self, sent: Sent) -> int:
         place = place_of(sent.partition_key)
         return next(i for i, held in enumerate(self._ranges) if place in held)
 
     def _page(self, arrived: Sequence[tuple[Sent, int]]) -> Page:
-        first = self._numbers
-        self._numbers += len(arrived)
         return Page(
             [sent.payload for sent, _ in arrived],
-            [str(n) for n in range(first, self._numbers)],
+            self._next_numbers(len(arrived)),
             [sent.partition_key for sent, _ in arrived],
             np.array([at for _, at in arrived], dtype=np.int64),
             millis_behind=0,
             date_ms=self._clock_ms,
         )
 
-    def _pass(self, ms: int, shards: Iterable[int]) -> None:
-        """Empty answers from now on, as far apart as they may be, and one at the very end."""
-        end_ms = self._clock_ms + ms
-        dates = range(self._clock_ms, end_ms, ANSWERS_APART_MS_MAX)
-        for date_ms in (*dates, end_ms):
-            for i in shards:
-                self._answer_nothing(i, date_ms)
-        self._clock_ms = end_ms
-
-    def _answer_nothing(self, i: int, date_ms: int) -> None:
-        idleness, pipeline = self._idleness[i], self._pipelines[i]
-        idleness.on_answer(0, 0, date_ms)
-        to_ms = idleness.candidate_ms(pipeline.furthest_ms)
-        if to_ms is not None and pipeline.is_due(to_ms):
-            self._mark(i, to_ms)
-        elif idleness.is_certain and pipeline.is_quiet_due:
-            mark = Mark(pipeline.position or TRIM_HORIZON, "quiet", pipeline.furthest_ms or 0)
-            self._took(pipeline.steps(mark))
-
-    def _mark(self, i: int, to_ms: int) -> None:
-        pipeline = self._pipelines[i]
-        mark = Mark(pipeline.position or TRIM_HORIZON, "idle", to_ms)
-        self._took(pipeline.steps(mark))
-
-    # ---- what they tell
-
-    def _took(self, steps: Iterable[Yielded]) -> None:
-        partials: list[Partial] = []
-        for step in steps:
-            self._heard(step)
-            self._duplicates += step.counts.duplicates
-            self._unmatched += step.counts.unmatched
-            partials += step.partials
-        if self._merge is not None and partials:
-            for step in self._merge.steps(self._merge_page(partials)):
-                self._heard(step)
-
-    def _heard(self, step: Yielded) -> None:
-        """What either stage tells. (A repeat of the merge stage's is none of the user's.)"""
-        self._events += filter(self._is_looked_at, map(_event, step.events))
-        self._letters += map(_letter, step.dead_letters)
-        for rule, n in step.counts.late_by_rule.items():
-            if self._rules is None or rule in self._rules:
-                self._late[rule] = self._late.get(rule, 0) + n
-
     def _merge_page(self, partials: Sequence[Partial]) -> Page:
-        first = self._numbers
-        self._numbers += len(partials)
         return Page(
             [enveloped(partial.body, 0) for partial in partials],
-            [str(n) for n in range(first, self._numbers)],
+            self._next_numbers(len(partials)),
             [partial.shard_id for partial in partials],
             np.full(len(partials), self._clock_ms, dtype=np.int64),
             millis_behind=0,
             date_ms=self._clock_ms,
         )
+
+    def _next_numbers(self, n: int) -> list[str]:
+        first, self._numbers = self._numbers, self._numbers + n
+        return [str(number) for number in range(first, self._numbers)]
+
+    def _pass(self, ms: int, shards: Sequence[LoneShard]) -> None:
+        """Empty answers from now on, as far apart as they may be, and one at the very end."""
+        end_ms = self._clock_ms + ms
+        for date_ms in (*range(self._clock_ms, end_ms, ANSWERS_APART_MS_MAX), end_ms):
+            self._clock_ms = date_ms
+            for shard in shards:
+                self._took(shard.feed_nothing(date_ms))
+            if self._merge is not None:
+                self._heard(self._merge.feed_nothing(date_ms))
+
+    # ---- what they tell
+
+    def _took(self, steps: Iterable[Yielded]) -> None:
+        """Of a shard of the source; what it tells of global rules meets at once."""
+        partials: list[Partial] = []
+        for step in self._heard(steps):
+            self._duplicates += step.counts.duplicates
+            self._unmatched += step.counts.unmatched
+            partials += step.partials
+        if partials:
+            assert self._merge is not None, "only a global rule has partials"
+            self._heard(self._merge.feed(self._merge_page(partials)))
+
+    def _heard(self, steps: Iterable[Yielded]) -> list[Yielded]:
+        """What either stage tells. (Repeats in the merge stage are none of the user's.)"""
+        taken = list(steps)
+        for step in taken:
+            self._events += filter(self._is_looked_at, map(_event, step.events))
+            self._letters += map(_letter, step.dead_letters)
+            for rule, n in step.counts.late_by_rule.items():
+                if self._rules is None or rule in self._rules:
+                    self._late[rule] = self._late.get(rule, 0) + n
+        return taken
 
     def _is_looked_at(self, event: Told) -> bool:
         return self._rules is None or event["rule"] in self._rules

@@ -1,0 +1,48 @@
+"""One shard of either stage, with its idleness: what the runtime does, without its waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from processor.core.merge.pipeline import MergePipeline
+from processor.core.pipeline import ShardPipeline
+from processor.core.progress import Idle
+from processor.model import TRIM_HORIZON, Mark, Page, Position, Step
+
+
+class LoneShard:
+    """A shard whose every decision takes effect at once: nothing fails here, nothing is stored."""
+
+    def __init__(self, machine: ShardPipeline | MergePipeline, out_of_orderness_ms: int) -> None:
+        self._machine = machine
+        self._idle = Idle(out_of_orderness_ms)
+
+    def __repr__(self) -> str:
+        return f"<LoneShard {self._machine!r} {self._idle!r}>"
+
+    @property
+    def watermark_ms(self) -> int | None:
+        return self._machine.watermark_ms
+
+    def feed(self, page: Page) -> Iterator[Step]:
+        """A read that brought records."""
+        self._idle.on_answer(len(page), page.millis_behind, page.date_ms)
+        return self._machine.steps(page)
+
+    def feed_nothing(self, date_ms: int) -> Iterator[Step]:
+        """A read that brought none, with nothing left to read."""
+        self._idle.on_answer(0, 0, date_ms)
+        furthest_ms = self._machine.furthest_ms
+        to_ms = self._idle.candidate_ms(furthest_ms)
+        if to_ms is not None and self._machine.is_due(to_ms):
+            yield from self.advance(to_ms)
+        elif self._idle.is_certain and self._machine.is_quiet_due:
+            yield from self._machine.steps(Mark(self._position, "quiet", furthest_ms or 0))
+
+    def advance(self, to_ms: int) -> Iterator[Step]:
+        """Move the watermark there by a mark."""
+        return self._machine.steps(Mark(self._position, "idle", to_ms))
+
+    @property
+    def _position(self) -> Position:
+        return self._machine.position or TRIM_HORIZON
