@@ -223,6 +223,16 @@ def test_drops_are_differences_unless_they_are_written(folder: Folder) -> None:
     folder.agree(*steps, f"watermark: +11m, expect: {expect}")
 
 
+def test_dead_letters_for_one_reason_are_told_as_one(folder: Folder) -> None:
+    slip = ORDER.replace("store: oslo, ", "")
+    told = folder.told(
+        f"records: [{ORDER}, {slip}], repeat: {{times: 50, every: 1s}}, expect: nothing"
+    )
+    assert told[0] == "+ dead letter that is not expected:"
+    assert told[1].startswith('    {reason: missing_field, detail: "store: absent')
+    assert told[2:] == ["    and 49 more like it"]
+
+
 def test_an_expectation_is_of_all_that_was_told_since_the_one_before(folder: Folder) -> None:
     folder.agree(
         f"records: [{ORDER}]",

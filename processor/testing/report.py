@@ -29,17 +29,30 @@ def as_text(suite: Suite, verdicts: Sequence[Verdict], *, coloured: bool) -> Ite
         yield f"  {word} {verdict.case}"
         for wrong in verdict.wrong:
             yield f"    {paint(_step(wrong, suite), DIM)}"
-            for difference in wrong.differences[:DIFFERENCES_MAX]:
+            kinds = _alike(wrong.differences)
+            for difference, others in kinds[:DIFFERENCES_MAX]:
                 yield from (f"      {line}" for line in _difference(difference, suite, paint))
-            left = len(wrong.differences) - DIFFERENCES_MAX
-            if left > 0:
-                yield f"      and {left} more; --output json tells all"
+                if others:
+                    yield f"          and {others} more like it"
+            if len(kinds) > DIFFERENCES_MAX:
+                yield f"      and {len(kinds) - DIFFERENCES_MAX} more; --output json tells all"
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
     wrong = sum(bool(verdict.wrong) for verdict in verdicts)
     cases = "1 case" if len(verdicts) == 1 else f"{len(verdicts)} cases"
     return f"{cases}: {'all ok' if not wrong else f'{wrong} wrong'}"
+
+
+def _alike(found: Sequence[Difference]) -> list[tuple[Difference, int]]:
+    """Dead letters for one reason as one, and how many there are besides: a slip in the records
+    of a step makes as many as it has."""
+    kinds: dict[object, list[Difference]] = {}
+    for i, one in enumerate(found):
+        is_letter = one.what == "dead letter" and one.expected is None
+        alike = (one.told["reason"], one.told["detail"]) if is_letter else i
+        kinds.setdefault(alike, []).append(one)
+    return [(first, len(rest)) for first, *rest in kinds.values()]
 
 
 def _step(wrong: Wrong, suite: Suite) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 
-from processor.config.values import Wrong, parse_duration, show_duration
+from processor.config.values import UNITS_MS, Wrong, parse_duration
 from processor.model import Unit
 from processor.wording import describe
 
@@ -49,7 +49,11 @@ def to_iso(ms: int) -> str:
 def show(ms: int, start_ms: int) -> str:
     """As a distance from the start."""
     sign = "-" if ms < start_ms else "+"
-    return f"{sign}{show_duration(abs(ms - start_ms))}"
+    left, text = abs(ms - start_ms), ""
+    for unit, size in reversed(UNITS_MS.items()):
+        whole, left = divmod(left, size)
+        text += f"{whole}{unit}" if whole else ""
+    return f"{sign}{text or '0s'}"
 
 
 def in_unit(ms: int, unit: Unit) -> int | float | str:

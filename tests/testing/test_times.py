@@ -41,6 +41,12 @@ def test_a_time_in_any_unit_is_read_as_it_was_written(ms: int, unit: str) -> Non
     assert times.of_field(written, unit) == ms  # type: ignore[arg-type]
 
 
+def test_a_distance_is_shown_in_the_units_that_it_has() -> None:
+    shown = {ms: times.show(ms, 0) for ms in (0, 5_400_000, 259_200_250, -90_000)}
+    assert list(shown.values()) == ["+0s", "+1h30m", "+3d250ms", "-1m30s"]
+    assert times.show(281_400_000, 0) == "+3d6h10m"
+
+
 @given(moments, moments)
 def test_a_distance_is_read_as_it_is_shown(ms: int, start_ms: int) -> None:
     assert times.parse(times.show(ms, start_ms), start_ms) == ms
