@@ -6,7 +6,9 @@ from math import isclose
 
 from bench.plain import Results
 from processor.core.pipeline import ShardPipeline
-from processor.core.windows import Closed
+from processor.core.rules import Rule
+from processor.core.windows import Panes, Plain
+from processor.model import Bools
 
 # Plain float sums of some ten thousand amounts are off by about 1e-12; ours are rounded once.
 TOLERANCE = 1e-9
@@ -22,11 +24,13 @@ class Tap:
     def __init__(self, pipeline: ShardPipeline) -> None:
         (rule,) = pipeline._rules
         self._rule = rule
-        self._noted: list[tuple[int, Closed]] = []
+        self._noted: list[tuple[int, Panes]] = []
+        assert isinstance(rule, Rule)
+        assert isinstance(rule.windows, Plain)
         close, note = rule.windows.close, self._noted.append
 
-        def noted(end_ms: int) -> Closed:
-            closed = close(end_ms)
+        def noted(end_ms: int, only: Bools | None = None) -> Panes:
+            closed = close(end_ms, only)
             note((end_ms, closed))
             return closed
 
@@ -34,7 +38,7 @@ class Tap:
 
     def results(self) -> Results:
         found: Results = {}
-        keys, size_ms = self._rule.keys, self._rule.windows.window.size_ms
+        keys, size_ms = self._rule.keys, self._rule.plan.spec.window.size_ms
         for end_ms, closed in self._noted:
             columns = [column.tolist() for column in closed.values.values()]
             for key, *row in zip(closed.keys.tolist(), *columns, strict=True):

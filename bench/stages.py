@@ -24,7 +24,7 @@ from processor.core.patterns import Pattern
 from processor.core.pipeline import ShardPipeline
 from processor.core.rules import Rule
 from processor.core.scoring import Scorer
-from processor.core.windows import WindowTable
+from processor.core.windows import Plain, WindowTable
 
 # In the order of the way; what a function spends in another of the list counts there only.
 STAGES: Mapping[str, tuple[tuple[Any, str], ...]] = {
@@ -42,13 +42,13 @@ STAGES: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "match": ((Pattern, "mask"),),
     "late or not": ((Rule, "late"),),
     "key → index": ((KeyTable, "indices"),),
-    "first window of keys": ((Rule, "_add"),),
-    "(key, window) → slot": ((WindowTable, "add"),),
+    "first window of keys": ((Rule, "_batch"),),
+    "(key, window) → slot": ((WindowTable, "add"), (Plain, "_add")),
     "count": ((Count, "update"),),
     "sum": ((Sum, "update"),),
     "max": ((Max, "update"),),
     "mean": ((Mean, "update"),),
-    "close windows": ((WindowTable, "close"), (Rule, "_close"), (Rule, "due_ends")),
+    "close windows": ((Plain, "close"), (Plain, "due_ends"), (Rule, "_firing")),
     "detectors": ((Scorer, "judge"),),
     "the rest": ((ShardPipeline, "feed"),),
 }

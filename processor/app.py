@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from processor import __version__, assembly
+from processor import __version__, assembly, zones
 from processor.assembly import Shop
 from processor.config.checks import has_global_rule
 from processor.core import plan
@@ -199,7 +199,7 @@ async def _assemble(process: Process, stack: AsyncExitStack, is_rollback: bool) 
     """Every adapter, each checked; waits while a service is out."""
     pipeline = process.pipeline
     process.awaited = "credentials"
-    compiled = plan.compile(pipeline)
+    compiled = plan.compile(pipeline, zones.tables(pipeline))
     region = assembly.region_of(pipeline)
     aws = await stack.enter_async_context(open_aws(region, connections_max=CONNECTIONS_MAX))
     shop = process.shop(aws)

@@ -27,11 +27,12 @@ class Refusal(NamedTuple):
 
 
 class Tally(Struct):
-    """What became of the keys of a rule, since this was last taken."""
+    """What became of the keys of a rule and of records, since this was last taken."""
 
     evicted: int = 0  # keys
     forgotten: int = 0
     overflowed: int = 0  # records whose key was one too many: in `other`, or refused
+    late: int = 0  # records that came, or were lost, after their window had been told for good
     refusals: list[Refusal] = []
 
 

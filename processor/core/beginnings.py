@@ -138,6 +138,10 @@ class Starts:
         late: Bools = self._since_ms[self._of.arrays["nth"][rows]] > start_ms
         return late
 
+    def is_partial(self, row: int, start_ms: int) -> bool:
+        """Whether a window of this key that starts there is partial."""
+        return bool(self.beginnings) and self._beginning(row).since_ms > start_ms
+
     def origin(self, row: int) -> str:
         """What names the beginning of all that was learnt of this key."""
         return self._beginning(row).origin if self.beginnings else ""

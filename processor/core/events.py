@@ -30,8 +30,6 @@ ID_LENGTH = _ID_BYTES * 8 // 5
 WINDOW_RESULT = "Window Result"
 ANOMALY_TYPES = {"opened": "Anomaly Opened", "resolved": "Anomaly Resolved"}
 
-PANE = "on_time"  # the only pane there is while lateness is 0; it is final then
-
 Key = tuple[tuple[str, str | int], ...]  # (field, value), in the order of the rule's group_by
 Value = int | float | None | list[Any]  # a list: of `top_k`
 
@@ -56,8 +54,8 @@ class Window(Struct, frozen=True):
     (`other`), else None. `traceparent` is a sample record's, or None. `is_partial`: records of it
     came before its rule began to count. `origin` names that beginning where another one could tell
     something else of the same window; else it is "", and the same result has the same id.
-    `is_complete`: no shard of the source was left behind. `pane` tells results of one window apart;
-    after one that `is_final` no other comes.
+    `is_complete`: no shard of the source was left behind. `pane` tells results of one window
+    apart: `early:k`, `on_time`, `late:k`, `final`, `evicted:k`; after one that `is_final` none.
     """
 
     start_ms: int
@@ -72,7 +70,7 @@ class Window(Struct, frozen=True):
     is_partial: bool = False
     origin: str = ""
     is_complete: bool = True
-    pane: str = PANE
+    pane: str = "on_time"
     is_final: bool = True
 
 

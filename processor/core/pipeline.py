@@ -26,10 +26,11 @@ from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
 from processor.core.plan import Plan
 from processor.core.records import Records
-from processor.core.rules import Firing, Heritage, Output, Rule, RulePlan, Saved
+from processor.core.rules import Firing, Heritage, Rule, RulePlan, Saved
 from processor.core.shipping import Saved as Shipped
 from processor.core.shipping import Shipper
 from processor.core.stored import stream
+from processor.core.telling import Output
 from processor.core.turns import EVENT_WORK, Piece, Told, joined, step, turns
 from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
@@ -49,7 +50,7 @@ from processor.model import (
     Step,
 )
 
-SNAPSHOT_VERSION = 5
+SNAPSHOT_VERSION = 6
 # A time further ahead of its arrival than this counts, but moves the watermark only as far as its
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000
@@ -541,6 +542,7 @@ class ShardPipeline:
         for rule in self._rules:
             name, tally = rule.plan.spec.name, rule.tally
             rule.tally = Tally()
+            counts.late_by_rule[name] = counts.late_by_rule.get(name, 0) + tally.late
             for n, by_rule in (
                 (tally.evicted, counts.evicted),
                 (tally.forgotten, counts.forgotten),

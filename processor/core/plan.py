@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -13,7 +14,11 @@ from processor.core import intake, patterns, versions
 from processor.core.figures import field_uses
 from processor.core.patterns import Pattern
 from processor.core.rules import RulePlan
-from processor.model import EventSpec, Pipeline, RuleSpec
+from processor.core.windows import Grid, Predicate, grid
+from processor.core.zone import UTC, Zone
+from processor.model import Bools, EventSpec, Pipeline, RuleSpec
+
+_NO_ZONES: Mapping[str, Zone] = {}
 
 
 class Plan(Struct, frozen=True):
@@ -27,8 +32,8 @@ class Plan(Struct, frozen=True):
     reading: str  # tells pipelines apart that take other times or ids from a record
 
 
-def compile(pipeline: Pipeline) -> Plan:
-    """Raises ConfigError where a pattern is wrong."""
+def compile(pipeline: Pipeline, zones: Mapping[str, Zone] = _NO_ZONES) -> Plan:
+    """Raises ConfigError where a pattern is wrong. `zones`: all that windows name."""
     rules = tuple(
         RulePlan(
             rule,
@@ -39,6 +44,9 @@ def compile(pipeline: Pipeline) -> Plan:
             field_uses(rule.aggregates),
             _filters(rule),
             _buckets(pipeline, rule),
+            _grid(rule, zones),
+            UTC if rule.window.zone is None else zones[rule.window.zone],
+            _predicate(rule),
         )
         for rule in pipeline.rules
     )
@@ -52,6 +60,30 @@ def compile(pipeline: Pipeline) -> Plan:
         rules,
         versions.reading(pipeline),
     )
+
+
+def _grid(rule: RuleSpec, zones: Mapping[str, Zone]) -> Grid | None:
+    if rule.window.kind in ("session", "running"):
+        return None
+    return grid.of(rule.window, zones)
+
+
+def _predicate(rule: RuleSpec) -> Predicate | None:
+    """Which results make an early pane, by their figures."""
+    if rule.panes.early_when is None:
+        return None
+    pattern = patterns.compile(rule.panes.early_when, f"rules.{rule.name}.panes.early.when")
+
+    def matches(values: Mapping[str, Any], n: int) -> Bools:
+        columns = {name: _plain(values[name]) for name in pattern.fields}
+        return pattern.mask(columns, n)
+
+    return matches
+
+
+def _plain(column: Any) -> list[Any]:
+    """Figures as JSON has them: null where one is not defined."""
+    return [None if value != value else value for value in column.tolist()]
 
 
 def _filters(rule: RuleSpec) -> dict[str, Pattern]:

@@ -60,7 +60,8 @@ class Shipper:
         self._told_ms = NO_WATERMARK
         self._is_quiet = False
         spec = plan.spec
-        self.windows = WindowTable(spec.window, spec.aggregates)
+        assert plan.grid is not None, "refused where the pipeline file is read"
+        self.windows = WindowTable(plan.grid, spec.aggregates)
         self.keys = KeyTable(spec.group_by, None, shard, spec.max_groups, spec.overflow)
         self.tally = Tally()
 
@@ -71,7 +72,7 @@ class Shipper:
 
     def late(self, times: Ints, watermarks: Ints) -> Bools:
         """Which records come too late to be told, by the watermark before each."""
-        ends = self.windows.start_ms(0) + (self.windows.ordinals(times) + 1) * self._size_ms
+        ends = self.windows.grid.last_ends(times)
         lateness_ms = self.plan.spec.lateness_ms
         # Without lateness a window that the watermark has reached is told, for good.
         return watermarks > ends + lateness_ms if lateness_ms else watermarks >= ends
@@ -104,7 +105,7 @@ class Shipper:
 
     def _ends_passed(self, watermarks: Ints) -> Ints:
         """A number for each that grows whenever the watermark passes an end of a window."""
-        ordinals = self.windows.ordinals(np.maximum(watermarks, 0))
+        ordinals = self.windows.grid.units(np.maximum(watermarks, 0))
         return np.where(watermarks < 0, NO_WATERMARK, ordinals)
 
     def quieten(self, watermark_ms: int) -> Iterator[Firing]:
@@ -173,16 +174,12 @@ class Shipper:
 
     def _take_out(self, until_ms: int | None) -> Deltas:
         """Windows that end up to then, all where it is None; what stays is counted on."""
-        ends = self.windows.ends_ms()
-        due = [end for end in ends if until_ms is None or end <= until_ms]
-        saved = self.windows.take_out([self._ordinal_of(end) for end in due])
+        due = self.windows.open if until_ms is None else self.windows.ended(until_ms)
+        saved = self.windows.take_out(due)
         deltas = slices.named(saved, self._values_of, self.windows)
         gone = np.setdiff1d(np.flatnonzero(self.keys.live), self.windows.open_keys())
         self.keys.forget(gone)
         return deltas
-
-    def _ordinal_of(self, end_ms: int) -> int:
-        return (end_ms - self.windows.start_ms(0)) // self._size_ms - 1
 
     def _values_of(self, row: int) -> list[str | int]:
         return [value for _, value in self.keys.group(row).key]
@@ -230,13 +227,9 @@ class Shipper:
 
     def _restore(self, saved: Saved) -> None:
         self.keys.restore(saved.keys)
-        self.windows.restore(saved.windows, len(saved.keys))
+        self.windows.adopt(saved.windows, np.arange(len(saved.keys)))
 
     def adopt(self, heritages: Sequence[Heritage]) -> None:
         """The parents told everything: only where they began is inherited."""
         told = (heritage.beginnings for heritage in heritages)
         self._beginnings = beginnings.inherited(told, self._shard)
-
-    @property
-    def _size_ms(self) -> int:
-        return self.windows.window.size_ms

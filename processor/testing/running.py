@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from msgspec import Struct
 
+from processor import zones
 from processor.core.homes import place_of, range_of
 from processor.core.merge.partials import enveloped
 from processor.core.merge.pipeline import MergePipeline
@@ -59,7 +60,7 @@ class Verdict(Struct, frozen=True):
 
 def run(suite: Suite, only: str = "") -> list[Verdict]:
     """Every case whose name contains `only`, each from nothing."""
-    plan = compile(suite.pipeline)
+    plan = compile(suite.pipeline, zones.tables(suite.pipeline))
     return [judge(plan, suite.start_ms, case) for case in suite.cases if only in case.name]
 
 

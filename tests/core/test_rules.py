@@ -10,7 +10,9 @@ import pytest
 
 from processor.core.figures import Readings
 from processor.core.records import Records
-from processor.core.rules import ABSENCE_HORIZON, Heritage, Output, Rule
+from processor.core.rules import Heritage, Rule
+from processor.core.telling import Output
+from processor.core.waves import ABSENCE_HORIZON
 from processor.model import DetectSpec, RuleSpec, WindowSpec
 from tests.core import streams
 
@@ -74,16 +76,17 @@ def test_a_window_is_due_when_the_watermark_reaches_its_end() -> None:
     assert not orders.is_due(NOW_MS + 10**9)
 
 
-def test_a_record_is_late_when_its_window_has_closed_and_not_before() -> None:
-    times = np.array([NOW_MS, NOW_MS, NOW_MS + SIZE_MS - 1, NOW_MS - 1])
-    watermarks = np.array([NOW_MS + SIZE_MS - 1, NOW_MS + SIZE_MS, NOW_MS + SIZE_MS, NOW_MS - 1])
-    assert rule().late(times, watermarks).tolist() == [False, True, True, False]
+def test_a_record_is_late_when_the_watermark_is_past_its_window_and_not_before() -> None:
+    end_ms = NOW_MS + SIZE_MS
+    times = np.array([NOW_MS, NOW_MS, end_ms - 1, end_ms - 1, NOW_MS - 1])
+    watermarks = np.array([end_ms - 1, end_ms, end_ms, end_ms + 1, NOW_MS - 1])
+    assert rule().late(times, watermarks).tolist() == [False, False, False, True, False]
 
 
 def test_lateness_goes_by_windows_that_are_shifted() -> None:
     shifted = rule(window=WindowSpec(SIZE_MS, 300))
     times = np.array([NOW_MS + 299, NOW_MS + 300])
-    watermarks = np.array([NOW_MS + 300, NOW_MS + 300])
+    watermarks = np.array([NOW_MS + 301, NOW_MS + 301])
     assert shifted.late(times, watermarks).tolist() == [True, False]
 
 

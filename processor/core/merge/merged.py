@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import isqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 
-from processor.core import events
+from processor.core import events, figures
 from processor.core.beginnings import Starts
 from processor.core.keys import KeyTable
 from processor.core.merge import slices
 from processor.core.merge.members import Members
 from processor.core.merge.partials import Deltas
 from processor.core.rules import Rule, RulePlan, Saved
-from processor.core.windows import Sample, WindowTable
+from processor.core.telling import Tell
+from processor.core.windows import Plain, WindowTable
 from processor.model import Bools, Ints, Rows, Shard
 
 
@@ -36,9 +37,13 @@ class MergedRule(Rule):
         most = groups_max(spec.max_groups, plan.buckets)
         # No record is here to be put aside: what is one too many counts in `other`.
         self.keys = KeyTable(spec.group_by, None, shard, most)
-        self._bucket = bucket
+        assert plan.grid is not None, "refused where the pipeline file is read"
+        self.windows: Plain = Plain(plan.grid, spec.aggregates)
         self._members = members
         self._starts = _Starts(shard, members)
+        empty_values = figures.nothing(spec.aggregates)
+        self._tell = _Tell(spec, self._tell.identity, self.keys, self._starts, empty_values)
+        self._tell.members, self._tell.bucket = members, bucket
 
     def check(self, deltas: Deltas) -> None:
         """Raises ValueError where these are no deltas of this rule."""
@@ -60,7 +65,7 @@ class MergedRule(Rule):
         return Counted(int(slices.counts(timely).sum()), int(slices.counts(late).sum()))
 
     def _table_of(self, deltas: Deltas) -> WindowTable:
-        table = self.windows.fresh()
+        table = self.windows.table.fresh()
         table.adopt(deltas.windows, np.arange(len(deltas.keys)))
         return table
 
@@ -71,14 +76,15 @@ class MergedRule(Rule):
         columns = [list(column) for column in zip(*deltas.keys, strict=True)]
         rows = self.keys.indices(columns, [""] * n)
         self._ensure()
-        firsts = slices.first_ends(self.windows, deltas.windows)
+        table = self.windows.table
+        firsts = slices.first_ends(table, deltas.windows)
         np.minimum.at(
             self._by_key.arrays["first_end_ms"], rows[slices.rows_of(deltas.windows)], firsts
         )
         self._lifetimes.note(rows[slices.rows_of(deltas.windows)], firsts - 1)
         for row in np.unique(rows[_repeats(rows)]).tolist():  # of `other` only
-            deltas, rows = slices.joined(deltas, rows, row, self.windows)
-        self.windows.merge(deltas.windows, rows)
+            deltas, rows = slices.joined(deltas, rows, row, table)
+        table.merge(deltas.windows, rows)
 
     def learning(self, saved: Saved) -> Iterator[None]:
         """Take over what another version's section knows of its keys, without its windows."""
@@ -88,16 +94,19 @@ class MergedRule(Rule):
 
     def speak_for(self, incarnation: str) -> None:
         """Under which incarnation of the source the next events are told."""
-        if self._identity.incarnation != incarnation:
-            self._identity = replace(self._identity, incarnation=incarnation)
+        if self._tell.identity.incarnation != incarnation:
+            self._tell.identity = replace(self._tell.identity, incarnation=incarnation)
 
-    def _window(
-        self, end_ms: int, key: int, values: Mapping[str, Any], count: int, sample: Sample
-    ) -> events.Window:
-        window = super()._window(end_ms, key, values, count, sample)
-        # Each bucket has an `other` of its own; every other group is in one bucket only.
-        part = f"bucket-{self._bucket}" if self.keys.is_other(key) else None
-        return replace(window, part=part, is_complete=self._members.is_complete)
+
+class _Tell(Tell):
+    """Each bucket has an `other` of its own; every other group is in one bucket only."""
+
+    members: Members
+    bucket: int
+
+    def as_told(self, window: events.Window, key: int) -> events.Window:
+        part = f"bucket-{self.bucket}" if self.keys.is_other(key) else None
+        return replace(window, part=part, is_complete=self.members.is_complete)
 
 
 class _Starts(Starts):
@@ -112,6 +121,9 @@ class _Starts(Starts):
 
     def may_be_whole(self, start_ms: int) -> bool:
         return start_ms >= self._members.since_ms
+
+    def is_partial(self, row: int, start_ms: int) -> bool:
+        return not self.may_be_whole(start_ms)
 
     def partial(self, rows: Rows, start_ms: int) -> Bools:
         return np.full(len(rows), not self.may_be_whole(start_ms))

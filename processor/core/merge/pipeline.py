@@ -30,8 +30,9 @@ from processor.core.merge.partials import Head
 from processor.core.merge.world import Taken, World
 from processor.core.pipeline import Totals
 from processor.core.plan import Plan
-from processor.core.rules import Output, RulePlan
+from processor.core.rules import RulePlan
 from processor.core.stored import stream
+from processor.core.telling import Output
 from processor.core.turns import EVENT_WORK, Piece, joined, step, turns
 from processor.errors import StateUnreadable
 from processor.model import Counts, DeadLetter, Mark, Page, Position, Shard, Step

@@ -50,16 +50,27 @@ def counts(saved: windows.Saved) -> Ints:
 
 
 def ended(table: WindowTable, watermark_ms: int) -> list[int]:
-    """Open windows that end up to there, by ordinal."""
-    ends = [end for end in table.ends_ms() if end <= watermark_ms]
-    return [(end - table.start_ms(0)) // table.window.size_ms - 1 for end in ends]
+    """Open units that no window counts which ends after that, by ordinal."""
+    ordinals = np.array(table.open, dtype=np.int64)
+    last_ends = table.grid.last_ends(table.grid.unit_times(ordinals))
+    found: list[int] = ordinals[last_ends <= watermark_ms].tolist()
+    return found
 
 
 def first_ends(table: WindowTable, saved: windows.Saved) -> Ints:
-    """The end of the first window of each slot, int64[n]."""
+    """The end of the first window that counts each slot, int64[n]."""
+    return table.grid.first_ends(_times(table, saved))
+
+
+def last_ends(table: WindowTable, saved: windows.Saved) -> Ints:
+    """The end of the last one."""
+    return table.grid.last_ends(_times(table, saved))
+
+
+def _times(table: WindowTable, saved: windows.Saved) -> Ints:
     mask = np.uint64(2**_ORDINAL_BITS - 1)
     ordinals = (np.frombuffer(saved.codes, np.uint64) & mask).astype(np.int64) - 1
-    return table.start_ms(1) + ordinals * table.window.size_ms
+    return table.grid.unit_times(ordinals)
 
 
 def joined(deltas: Deltas, rows: Ints, row: int, like: WindowTable) -> tuple[Deltas, Ints]:

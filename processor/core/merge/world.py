@@ -63,7 +63,7 @@ class World:
     @property
     def behind(self) -> Behind | None:
         """Who holds back the first window that is open; None where nobody does."""
-        end_ms = min(self.rule.windows.ends_ms(), default=None)
+        end_ms = self.rule.windows.next_end_ms
         return None if end_ms is None else self._members.behind(end_ms)
 
     # ---- what comes -------------------------------------------------------------------------
@@ -142,7 +142,8 @@ class World:
         return Taken(self._fire(), counted, late)
 
     def _reach_ms(self, deltas: Deltas) -> int:
-        return int(slices.first_ends(self.rule.windows, deltas.windows).max(initial=NEVER_MS))
+        table = self.rule.windows.table
+        return int(slices.last_ends(table, deltas.windows).max(initial=NEVER_MS))
 
     def _fire(self) -> Iterator[Firing]:
         self.rule.speak_for(self._members.incarnation)

@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from processor.core.figures import Readings
 from processor.core.intake import TIME_MAX_MS
-from processor.core.windows import NO_SAMPLE, Closed, Sample, WindowTable
-from processor.model import AggregateSpec, WindowSpec
+from processor.core.windows import NO_SAMPLE, Batch, Panes, Plain, Sample, SampleOf, grid
+from processor.model import AggregateSpec, Rows, WindowSpec
 
 SIZE_MS = 10
+BEFORE_MS = -(2**62)  # no watermark yet
 AGGREGATES = (
     AggregateSpec("n", "count"),
     AggregateSpec("total", "sum", "amount"),
@@ -26,29 +27,37 @@ AGGREGATES = (
 Record = tuple[int, int, int]  # (key, time, amount); its price is twice the amount
 
 
-def table(size_ms: int = SIZE_MS, offset_ms: int = 0) -> WindowTable:
-    return WindowTable(WindowSpec(size_ms, offset_ms), AGGREGATES)
+def table(size_ms: int = SIZE_MS, offset_ms: int = 0) -> Plain:
+    return Plain(grid.of(WindowSpec(size_ms, offset_ms), {}), AGGREGATES)
 
 
-def add(windows: WindowTable, records: Sequence[Record], first: int = 0) -> WindowTable:
+def add(windows: Plain, records: Sequence[Record], first: int = 0) -> Plain:
     """Record i of all has the sample `r<i>`; `first` is the index of the first one here."""
     amounts = np.array([float(amount) for _, _, amount in records])
 
     def sample_of(i: int) -> Sample:
         return f"r{first + i}", None
 
-    windows.add(
-        np.array([key for key, _, _ in records], dtype=np.intp),
-        Readings(
-            np.array([time for _, time, _ in records], dtype=np.int64),
-            {"amount": amounts, "price": 2 * amounts},
-        ),
-        sample_of,
-    )
+    times = np.array([time for _, time, _ in records], dtype=np.int64)
+    readings = Readings(times, {"amount": amounts, "price": 2 * amounts})
+    keys = np.array([key for key, _, _ in records], dtype=np.intp)
+    take(windows, keys, readings, sample_of)
     return windows
 
 
-def rows(closed: Closed) -> list[tuple[int, int, float, float, float, Sample]]:
+def take(windows: Plain, keys: Rows, readings: Readings, sample_of: SampleOf | None) -> None:
+    """Count records before there is a watermark."""
+    n = len(keys)
+    before = np.full(n, BEFORE_MS)
+    batch = Batch(keys, readings, np.arange(n), before, sample_of)
+    assert list(windows.take(batch, before, BEFORE_MS)) == []
+
+
+def ends_of(windows: Plain) -> list[int]:
+    return windows.due_ends(2**62)
+
+
+def rows(closed: Panes) -> list[tuple[int, int, float, float, float, Sample]]:
     """(key, records, total, top, cost, sample), by key."""
     values = closed.values
     assert list(values) == [spec.name for spec in AGGREGATES]
@@ -100,8 +109,8 @@ def test_each_window_holds_its_records_however_they_came(
     for start, stop in parts(len(all_), cuts):
         add(windows, all_[start:stop], start)
     expected = naive(all_, *shape)
-    assert windows.ends_ms() == sorted(expected)
-    assert {end: rows(windows.close(end)) for end in windows.ends_ms()} == expected
+    assert ends_of(windows) == sorted(expected)
+    assert {end: rows(windows.close(end)) for end in ends_of(windows)} == expected
     assert len(windows) == 0
 
 
@@ -111,14 +120,14 @@ def test_a_recycled_slot_remembers_nothing(
     first: list[Record], second: list[Record], closes: set[int]
 ) -> None:
     windows = add(table(), first)
-    closed = [end for i, end in enumerate(windows.ends_ms()) if i in closes]
+    closed = [end for i, end in enumerate(ends_of(windows)) if i in closes]
     for end in closed:
         windows.close(end)
     later = [(key, time + 1_000, amount) for key, time, amount in second]
     add(windows, later, len(first))
     both = naive([*first, *later], SIZE_MS, 0)
     expected = {end: found for end, found in both.items() if end not in closed}
-    assert {end: rows(windows.close(end)) for end in windows.ends_ms()} == expected
+    assert {end: rows(windows.close(end)) for end in ends_of(windows)} == expected
 
 
 @settings(deadline=None)
@@ -135,7 +144,7 @@ def test_restored_is_as_never_stopped_and_cuts_leave_no_trace(
         successor.restore(moved.snapshot(), 5)
         moved = successor
     assert moved.snapshot() == steady.snapshot()
-    for end in steady.ends_ms():
+    for end in ends_of(steady):
         assert rows(moved.close(end)) == rows(steady.close(end))
     assert moved.snapshot() == steady.snapshot() == table().snapshot()
 
@@ -167,7 +176,7 @@ def test_heirs_go_on_with_the_windows_of_their_keys(
     add(child, mine, len(first))
     had = [(int(heirs[key]), time, amount) for key, time, amount in first]
     expected = naive([*had, *mine], SIZE_MS, 0)
-    for end in child.ends_ms():
+    for end in ends_of(child):
         closed = rows(child.close(end))
         assert [row[:5] for row in closed] == [
             row[:5]
@@ -176,7 +185,7 @@ def test_heirs_go_on_with_the_windows_of_their_keys(
         ]
 
 
-def _again(windows: WindowTable) -> object:
+def _again(windows: Plain) -> object:
     """Its snapshot, by way of another table."""
     saved, other = windows.snapshot(), table()
     other.restore(saved, 5)
@@ -189,7 +198,7 @@ def test_a_window_takes_its_start_and_not_its_end() -> None:
                               ^9  ^10              ^19 ^20
     """
     windows = add(table(), [(0, 9, 1), (0, 10, 1), (0, 19, 1), (0, 20, 1)])
-    assert windows.ends_ms() == [10, 20, 30]
+    assert ends_of(windows) == [10, 20, 30]
     assert [len(rows(windows.close(end))) for end in (10, 20, 30)] == [1, 1, 1]
 
 
@@ -198,13 +207,13 @@ def test_an_offset_moves_all_windows_also_the_one_that_begins_before_1970() -> N
     offset 3     |-7 … 2|3 … 12|13 … 22|
     """
     windows = add(table(offset_ms=3), [(0, 0, 1), (0, 2, 1), (0, 3, 1), (0, 12, 1), (0, 13, 1)])
-    assert windows.ends_ms() == [3, 13, 23]
+    assert ends_of(windows) == [3, 13, 23]
     assert [rows(windows.close(end))[0][1] for end in (3, 13, 23)] == [2, 2, 1]
 
 
 def test_windows_of_a_second_reach_from_1970_to_the_year_10000() -> None:
     windows = add(table(1_000), [(2**24 - 1, TIME_MAX_MS, 1), (0, 0, 2), (2**24 - 1, 0, 3)])
-    ends = windows.ends_ms()
+    ends = ends_of(windows)
     assert ends == [1_000, TIME_MAX_MS + 1_000]
     successor = table(1_000)
     successor.restore(windows.snapshot(), 2**24)
@@ -225,21 +234,22 @@ def test_a_window_without_records_closes_empty() -> None:
 
 def test_no_records_and_no_samples_are_nothing_special() -> None:
     windows = add(table(), [])
-    assert windows.ends_ms() == []
+    assert ends_of(windows) == []
     none = np.zeros(1)
-    windows.add(np.array([3]), Readings(np.array([4]), {"amount": none, "price": none}), None)
+    take(windows, np.array([3]), Readings(np.array([4]), {"amount": none, "price": none}), None)
     assert rows(windows.close(10)) == [(3, 1, 0.0, 0.0, 0.0, NO_SAMPLE)]
 
 
 def test_a_page_may_open_thousands_of_windows() -> None:
     windows = add(table(), [(0, SIZE_MS * i, i) for i in reversed(range(5_000))])
-    assert windows.ends_ms() == [SIZE_MS * (i + 1) for i in range(5_000)]
+    assert ends_of(windows) == [SIZE_MS * (i + 1) for i in range(5_000)]
     assert rows(windows.close(SIZE_MS * 4_001))[0][2] == 4_000.0
 
 
 @pytest.mark.parametrize("damage", ["order", "twice", "key", "column", "cut", "samples", "foreign"])
 def test_what_is_no_snapshot_of_such_a_table_is_refused(damage: str) -> None:
-    saved = add(table(), [(0, 5, 1), (1, 5, 2), (0, 15, 3)]).snapshot()
+    whole = add(table(), [(0, 5, 1), (1, 5, 2), (0, 15, 3)]).snapshot()
+    saved = whole.table
     codes, columns = saved.codes, saved.columns
     damaged = {
         "order": replace(saved, codes=codes[8:16] + codes[:8] + codes[16:]),
@@ -251,4 +261,4 @@ def test_what_is_no_snapshot_of_such_a_table_is_refused(damage: str) -> None:
         "foreign": replace(saved, columns={**columns, "more": b""}),
     }
     with pytest.raises(ValueError, match=r".+"):
-        table().restore(damaged[damage], 2)
+        table().restore(replace(whole, table=damaged[damage]), 2)

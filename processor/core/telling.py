@@ -1,0 +1,133 @@
+"""The derived events of a rule: its windows in words, and what detectors say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from processor.core import events
+from processor.core.beginnings import Starts
+from processor.core.keys import KeyTable
+from processor.core.scoring import Alarm, Pending
+from processor.core.windows import Panes, Sample
+from processor.model import DerivedEvent, RuleSpec
+
+
+class Output(Struct, frozen=True):
+    """One derived event."""
+
+    rule: str
+    end_ms: int
+    event: DerivedEvent
+    alarm: Alarm | None = None
+
+
+class Tell:
+    """Makes the events of one rule."""
+
+    def __init__(
+        self,
+        spec: RuleSpec,
+        identity: events.Identity,
+        keys: KeyTable,
+        starts: Starts,
+        empty_values: Mapping[str, Any],
+    ):
+        self._spec = spec
+        self.identity = identity
+        self.keys = keys
+        self._starts = starts
+        self._empty_values = empty_values
+
+    def outputs(
+        self,
+        start_ms: int,
+        end_ms: int,
+        panes: Panes,
+        pending: Sequence[Pending],
+        *,
+        is_evicted: bool = False,
+    ) -> Iterator[Output]:
+        """In order of key: its window, then what the detectors say of it, in their order.
+
+        `start_ms`: of a window in which a key had no records. `is_evicted`: the windows are told as
+        they stand, since their keys go. Made as they are taken.
+        """
+        spec = self._spec
+        places = dict(zip(panes.keys.tolist(), range(len(panes)), strict=True))
+        by_key: dict[int, list[Pending]] = {}
+        if spec.emit_anomalies is not None:
+            for each in pending:
+                by_key.setdefault(each.row, []).append(each)
+        told = by_key.keys() if spec.emit_windows is None else places.keys() | by_key.keys()
+        columns = _Columns(panes)
+        for key in sorted(told, key=self.keys.text):
+            place = places.get(key)
+            window = self._window(key, start_ms, end_ms, columns, place)
+            if spec.emit_windows is not None and place is not None:
+                result = self._result(window, key)
+                if is_evicted:  # what its pane is called depends on all keys from the beginning
+                    result = replace(result, origin=self._starts.origin(key))
+                event = events.window_event(self.identity, result, sink=spec.emit_windows)
+                yield Output(spec.name, end_ms, event)
+            for each in by_key.get(key, ()):
+                assert spec.emit_anomalies is not None
+                alarm = each.make()
+                named = replace(window, origin=self._starts.origin(key))
+                event = events.anomaly_event(self.identity, named, alarm, sink=spec.emit_anomalies)
+                yield Output(spec.name, end_ms, event, alarm)
+
+    def _result(self, window: events.Window, key: int) -> events.Window:
+        """The window as it is told."""
+        starts, start_ms = self._starts, window.start_ms
+        is_partial = starts.is_partial(key, start_ms)
+        origin = starts.window_origin(key, start_ms, is_other=self.keys.is_other(key))
+        if not is_partial and not origin:
+            return window
+        return replace(window, is_partial=is_partial, origin=origin)
+
+    def _window(
+        self, key: int, start_ms: int, end_ms: int, columns: _Columns, place: int | None
+    ) -> events.Window:
+        """A key's window, by its place among the panes; one without records where it is None."""
+        group = self.keys.group(key)
+        if place is None:
+            values, part = self._empty_values, group.part
+            window = events.Window(start_ms, end_ms, group.key, values, 0, part=part)
+            return self.as_told(window, key)
+        correlation_id, traceparent = columns.samples[place]
+        window = events.Window(
+            start_ms=columns.starts[place],
+            end_ms=end_ms,
+            key=group.key,
+            values=columns.values(place),
+            count=columns.counts[place],
+            part=group.part,
+            correlation_ids=() if correlation_id is None else (correlation_id,),
+            traceparent=traceparent,
+            pane=columns.names[place],
+            is_final=columns.finals[place],
+        )
+        return self.as_told(window, key)
+
+    def as_told(self, window: events.Window, key: int) -> events.Window:
+        """What else is to be said of it; for those who tell more."""
+        return window
+
+
+class _Columns:
+    """Panes as plain values: one conversion for all of them."""
+
+    def __init__(self, panes: Panes):
+        self.starts: list[int] = panes.starts.tolist()
+        self.counts: list[int] = panes.counts.tolist()
+        self.samples: Sequence[Sample] = panes.samples
+        self.names = panes.names
+        self.finals = panes.finals
+        self._values = {name: column.tolist() for name, column in panes.values.items()}
+
+    def values(self, place: int) -> dict[str, Any]:
+        return {name: column[place] for name, column in self._values.items()}

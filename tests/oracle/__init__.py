@@ -1,0 +1,1 @@
+"""What another engine says of windows and panes, and ours on the same cases."""
