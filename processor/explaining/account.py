@@ -19,6 +19,7 @@ class Rule(Struct, frozen=True):
     name: str
     version: str
     is_global: bool
+    is_grouped: bool
     scope: str
     counts: str
     figures: list[str]
@@ -30,7 +31,8 @@ class Rule(Struct, frozen=True):
     sends: list[str]
     max_groups: int
     memory: Memory
-    memory_bytes: int  # at the assumed number of keys, all on one shard
+    memory_groups: int  # on one shard, where all that are assumed are on it
+    memory_bytes: int  # of those
     memory_bytes_max: int  # at max_groups, a shard
     traffic: Traffic
     warnings: list[str]
@@ -49,7 +51,7 @@ class Account(Struct, frozen=True):
 def account(pipeline: Pipeline, warnings: Sequence[Warning], assumed: Assumed) -> Account:
     rules = [_rule(pipeline, rule, warnings, assumed) for rule in pipeline.rules]
     told = {text for rule in rules for text in rule.warnings}
-    rest = [text for text in map(_warning, warnings) if text not in told]
+    rest = [text for text in map(str, warnings) if text not in told]
     return Account(pipeline.app, assumed, words.repeats(pipeline.event), rules, rest)
 
 
@@ -58,32 +60,32 @@ def _rule(
 ) -> Rule:
     event = pipeline.event
     is_global_ = is_global(event, rule)
+    most = rule.max_groups if rule.group_by else 1
+    groups = min(assumed.keys, most)
     memory = memory_of(rule, event)
     merge = pipeline.merge if is_global_ else None
     sink = pipeline.sinks.get(rule.emit_windows or "")
     is_paid = sink is not None and sink.kind == "eventbridge"
     path = f"rules.{rule.name}"
     return Rule(
-        rule.name,
-        versions.rule_version(pipeline, rule),
-        is_global_,
-        words.scope(rule, event, merge),
-        words.counted(rule),
-        words.figures(rule),
-        windows.of(rule.window),
-        list(windows.when_told(rule, event, is_global=is_global_)),
-        windows.what_is_late(rule, event),
-        words.keys(rule),
-        words.detects(rule),
-        list(words.sent(rule, pipeline.sinks)),
-        rule.max_groups,
-        memory,
-        memory.of(min(assumed.keys, rule.max_groups)),
-        memory.of(rule.max_groups),
-        traffic_of(rule, assumed, merge, is_paid=is_paid, a_window=memory.a_window),
-        [_warning(one) for one in warnings if one.path == path or one.path.startswith(f"{path}.")],
+        name=rule.name,
+        version=versions.rule_version(pipeline, rule),
+        is_global=is_global_,
+        is_grouped=bool(rule.group_by),
+        scope=words.scope(rule, event, merge),
+        counts=words.counted(rule),
+        figures=words.figures(rule),
+        window=windows.of(rule.window),
+        tells=list(windows.when_told(rule, event, is_global=is_global_)),
+        late=windows.what_is_late(rule, event),
+        groups=words.keys(rule),
+        detectors=words.detects(rule),
+        sends=list(words.sent(rule, pipeline.sinks)),
+        max_groups=rule.max_groups,
+        memory=memory,
+        memory_groups=groups,
+        memory_bytes=memory.of(groups),
+        memory_bytes_max=memory.of(most),
+        traffic=traffic_of(rule, assumed, merge, is_paid=is_paid, a_window=memory.a_window),
+        warnings=[str(one) for one in warnings if f"{one.path}.".startswith(f"{path}.")],
     )
-
-
-def _warning(one: Warning) -> str:
-    return str(one)

@@ -22,7 +22,7 @@ def as_text(account: Account, width: int) -> Iterator[str]:
     for rule in account.rules:
         yield ""
         yield f"{rule.name} (version {rule.version})"
-        for label, text in _lines(rule, account.assumed):
+        for label, text in _lines(rule):
             yield from _field(label, text, width)
     if account.warnings:
         yield ""
@@ -36,7 +36,7 @@ def assumptions(assumed: Assumed) -> str:
     )
 
 
-def _lines(rule: Rule, assumed: Assumed) -> Iterator[tuple[str, str]]:
+def _lines(rule: Rule) -> Iterator[tuple[str, str]]:
     yield "scope", rule.scope
     yield "counts", rule.counts
     yield from _each("figures", rule.figures)
@@ -46,7 +46,7 @@ def _lines(rule: Rule, assumed: Assumed) -> Iterator[tuple[str, str]]:
     yield "groups", rule.groups
     yield from _each("detectors", rule.detectors)
     yield from _each("sends", rule.sends or ["nothing"])
-    yield "memory", memory(rule, assumed)
+    yield "memory", memory(rule)
     yield "events", events(rule)
     if rule.is_global:
         yield "merge", merging(rule)
@@ -58,17 +58,18 @@ def _each(label: str, texts: list[str]) -> Iterator[tuple[str, str]]:
         yield ("" if i else label), text
 
 
-def memory(rule: Rule, assumed: Assumed) -> str:
+def memory(rule: Rule) -> str:
     of = rule.memory
     most = "" if of.a_key_most == of.a_key else f", up to {bytes_(of.a_key_most)}"
     open_ = "1 open window" if of.windows_a_key == 1 else f"{of.windows_a_key:,} open windows"
     detectors = f", {bytes_(of.detectors_a_key)} for detectors" if of.detectors_a_key else ""
-    groups = min(assumed.keys, rule.max_groups)
+    each = f"about {bytes_(of.a_key)} a group{most}: {open_} of {bytes_(of.a_window)}{detectors}"
+    where = "; on each shard, and once more where they meet" if rule.is_global else ""
+    if not rule.is_grouped:
+        return f"{each}{where}"
     return (
-        f"about {bytes_(of.a_key)} a group{most}: {open_} of {bytes_(of.a_window)}{detectors};"
-        f" {bytes_(rule.memory_bytes)} for {groups:,} groups,"
-        f" {bytes_(rule.memory_bytes_max)} a shard at max_groups ({rule.max_groups:,})"
-        f"{'; on each shard, and once more where they meet' if rule.is_global else ''}"
+        f"{each}; {bytes_(rule.memory_bytes)} for {rule.memory_groups:,} groups,"
+        f" {bytes_(rule.memory_bytes_max)} a shard at max_groups ({rule.max_groups:,}){where}"
     )
 
 

@@ -53,7 +53,7 @@ def traffic_of(
 
 def events_a_day(rule: RuleSpec, assumed: Assumed) -> float:
     """Window results; what detectors say comes besides."""
-    window, keys = rule.window, _groups(rule, assumed)
+    window, keys = rule.window, groups(rule, assumed)
     each = assumed.rate / keys  # records of a key a second
     records = assumed.rate * DAY_S
     if window.kind == "session":
@@ -71,7 +71,7 @@ def events_a_day(rule: RuleSpec, assumed: Assumed) -> float:
     return whole + closing + _early(rule.panes, whole or keys, each, length_s)
 
 
-def _groups(rule: RuleSpec, assumed: Assumed) -> int:
+def groups(rule: RuleSpec, assumed: Assumed) -> int:
     """Without group_by there is one; on each shard no more than max_groups are told apart."""
     return min(assumed.keys, rule.max_groups * assumed.shards) if rule.group_by else 1
 
@@ -95,7 +95,7 @@ def puts_a_day(
     """Records of the merge stream, and the units that are paid: one a bucket, shard and end."""
     period_ms = period_of(rule.window)
     assert period_ms is not None, "a global rule's windows end for all keys at once"
-    keys = _groups(rule, assumed)
+    keys = groups(rule, assumed)
     counted = keys * (1 - exp(-assumed.rate / assumed.shards / keys * period_ms / 1000))
     held = BYTES_A_PARTIAL + ceil(counted / merge.buckets) * (BYTES_A_GROUP + a_window)
     puts = assumed.shards * merge.buckets * DAY_S / (period_ms / 1000)

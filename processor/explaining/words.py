@@ -64,10 +64,12 @@ def _figure(a: AggregateSpec) -> str:
 
 
 def keys(rule: RuleSpec) -> str:
+    if not rule.group_by:
+        return "one, of all records"
     bound = f"at most {rule.max_groups:,} groups a shard; records of further ones "
     bound += {
         "other": "count together, as __other__",
-        "evict": "take the place of the group that was quiet the longest, which is told first",
+        "evict": "take the place of the most silent groups, which are told as they stand",
         "dead_letter": "are dead letters",
     }[rule.overflow]
     if rule.forget_after_ms is not None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from processor import config
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import compile
-from processor.explaining import windows, words
+from processor.explaining import report, windows, words
 from processor.explaining.account import Account, account
 from processor.explaining.memory import memory_of, windows_a_key
 from processor.explaining.report import as_text
@@ -252,12 +252,20 @@ def test_when_a_rule_tells_and_what_is_late(changes: dict[str, Any], told: str, 
 
 @pytest.mark.parametrize(
     ("overflow", "told"),
-    [("other", "__other__"), ("evict", "quiet the longest"), ("dead_letter", "dead letters")],
+    [("other", "__other__"), ("evict", "the most silent groups"), ("dead_letter", "dead letters")],
 )
 def test_what_becomes_of_one_group_too_many_is_told(overflow: Any, told: str) -> None:
     assert told in words.keys(replace(RULE, overflow=overflow))
     assert "None is ever forgotten" in words.keys(RULE)
     assert "for 1d is new" in words.keys(replace(RULE, forget_after_ms=DAY))
+
+
+def test_a_rule_without_group_by_has_one_group_whatever_is_assumed() -> None:
+    rule = replace(RULE, group_by=(), detect=(), emit_anomalies=None)
+    (told,) = told_of(replace(PIPELINE, rules=(rule,), merge=MERGE)).rules
+    assert (told.memory_groups, told.counts.rpartition(", ")[2]) == (1, "in one group")
+    assert told.memory_bytes_max == told.memory_bytes == told.memory.a_key
+    assert "max_groups" not in report.memory(told)
 
 
 def test_detectors_are_told_with_their_options_and_what_they_are() -> None:
