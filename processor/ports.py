@@ -270,5 +270,9 @@ class StepObserver(Protocol):
     def on_gap(self, shard_id: str, error: RetentionGap) -> None:
         """Records were past retention before they were read: the shard stops, or goes on."""
 
+    def on_left_behind(self, shard_id: str, source_shard_id: str) -> None:
+        """A shard of the merge stream goes on without one of the source, which stands still; "":
+        without those that never told anything."""
+
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
         """A state that was read can't be restored; the pair before it is tried."""

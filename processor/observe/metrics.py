@@ -169,6 +169,11 @@ METRICS: tuple[Metric, ...] = (
     _counter("partials_total", "records", "Records that the merge stream took from this worker."),
     _counter("partials_bytes_total", "bytes", "Bytes of those records."),
     _counter("merged_total", "records", "Records of the merge stream that were processed."),
+    _counter(
+        "left_behind_total",
+        "shards",
+        "Times that global rules went on without a shard that stood still (`merge.on_stall`).",
+    ),
     # output
     _counter("published_total", "events", "Events that a target took.", "sink", "detail_type"),
     _histogram(

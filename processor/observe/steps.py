@@ -84,6 +84,15 @@ class StepReporter:
             "retention_gap", message="records were lost", shard_id=shard_id, error=error
         )
 
+    def on_left_behind(self, shard_id: str, source_shard_id: str) -> None:
+        self._board.metrics.add("left_behind_total")
+        which = source_shard_id or "the shards that never told anything"
+        self._board.log.warning(
+            "left_behind",
+            message=f"global rules go on without {which}: it stood still for merge.on_stall",
+            shard_id=shard_id,
+        )
+
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
         """A state that was read can't be restored; the pair before it is tried."""
         self._board.metrics.add("errors_total", stage="restore", kind=type(error).__name__)

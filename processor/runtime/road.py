@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
+from processor.core.merge.members import Behind
 from processor.core.pipeline import ShardPipeline, Totals
 from processor.core.plan import Plan
 from processor.core.stored.stream import Part
@@ -41,6 +42,8 @@ class Machine(Protocol):
     def is_due(self, watermark_ms: int) -> bool: ...
     @property
     def is_quiet_due(self) -> bool: ...
+    @property
+    def behind(self) -> Behind | None: ...
     def parts(self) -> Iterable[Part]: ...
     def restoring(self, state: bytes, position: Position) -> Iterator[None]: ...
     def inherit(self, states: Sequence[bytes]) -> None: ...
@@ -81,6 +84,12 @@ class Road(Struct, frozen=True):
     def on_gap(self) -> Literal["stop", "continue"]:
         """A partial that is lost is waited for for ever: better to say so at once."""
         return "stop" if self.is_merge else self.plan.pipeline.source.on_gap
+
+    @property
+    def on_stall_ms(self) -> int | None:
+        """How long global rules wait for a shard that stands still; None: for ever."""
+        merge = self.plan.pipeline.merge
+        return merge.on_stall_ms if self.is_merge and merge is not None else None
 
 
 class ShardView(Struct, frozen=True):

@@ -19,6 +19,7 @@ from typing import Literal
 from processor.core import pages
 from processor.core.events import dead_letter_id
 from processor.core.leases.rows import MARKS_MAX
+from processor.core.merge.stalls import Stall
 from processor.core.progress import Idle, Unread, is_note_due
 from processor.errors import RetentionGap, StateUnreadable
 from processor.model import (
@@ -61,6 +62,7 @@ class ShardLoop:
         self._lease = lease
         self._pipeline = self._fresh()
         self._idle = Idle(road.plan.pipeline.event.out_of_orderness_ms)
+        self._stall = Stall(road.on_stall_ms)
         self._position: Position | None = None
         self._marks: list[Mark] = []  # committed by an earlier owner, not met again yet
         self._slice = SLICE_MAX
@@ -165,6 +167,7 @@ class ShardLoop:
             if page.children is not None:
                 return page.children
             await self._mark_if_idle()
+            await self._mark_if_stalled(page)
             await self._checkpoint_if_due()
             await self._note_if_due()
         return None
@@ -252,6 +255,14 @@ class ShardLoop:
             await self._decide("idle", watermark_ms)
         elif self._idle.is_certain and self._pipeline.is_quiet_due:
             await self._decide("quiet", furthest_ms or 0)
+
+    async def _mark_if_stalled(self, page: Page) -> None:
+        """Let global rules go on without a shard of the source that stands still."""
+        self._stall.on_answer(self._pipeline.behind, page.millis_behind, page.date_ms)
+        behind = self._stall.candidate()
+        if behind is not None:
+            await self._decide("stalled", behind.watermark_ms, behind.shard_id)
+            self._road.observer.on_left_behind(self._lease.shard.id, behind.shard_id)
 
     async def _decide(self, fact: Fact, watermark_ms: int, shard_id: str = "") -> None:
         """A decision that a clock forced: it is committed before it takes effect."""

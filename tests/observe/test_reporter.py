@@ -582,6 +582,7 @@ def everything(bench: Bench) -> None:
     bench.reporter.partials.on_retry("Throttled", 1)
     assert bench.reporter.merge is not None
     bench.reporter.merge.steps.on_step("shard-0", step(), 0.1)
+    bench.reporter.merge.steps.on_left_behind("shard-0", "shard-7")
     bench.metrics.observe("loop_lag_seconds", 0.1)  # the ticker's (test_ticker)
 
 

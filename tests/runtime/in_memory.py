@@ -103,12 +103,16 @@ class Steps:
         self.steps: list[Step] = []
         self.refused: list[str] = []
         self.gaps: list[RetentionGap] = []
+        self.left_behind: list[str] = []
 
     def on_step(self, shard_id: str, step: Step, seconds: float) -> None:
         self.steps.append(step)
 
     def on_gap(self, shard_id: str, error: RetentionGap) -> None:
         self.gaps.append(error)
+
+    def on_left_behind(self, shard_id: str, source_shard_id: str) -> None:
+        self.left_behind.append(source_shard_id)
 
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
         self.refused.append(str(error))
@@ -284,6 +288,12 @@ class Town:
                 assert minute not in found, f"minute {minute} came under two ids"
                 found[minute] = (detail["values"]["n"], detail["values"]["total"])
         return found
+
+    def incomplete(self) -> list[int]:
+        """Minutes of the global rule's results that lack what a shard had."""
+        details = map(json.loads, self.bus.by_id().values())
+        starts = [d["window"]["start"] for d in details if d.get("complete") is False]
+        return [(start - BASE_MS) // MINUTE_MS for start in starts]
 
 
 def _shards(n: int) -> list[Shard]:

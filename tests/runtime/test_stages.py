@@ -6,15 +6,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from processor.core.plan import compile
 from processor.errors import ConfigError
-from processor.model import MergeSpec, Shard
+from processor.model import MergeSpec, Page, Position, Shard
 from processor.sinks.memory import AnswerLost, Dropped, Throttled
-from tests.runtime.in_memory import Life, Town, tick, until
+from tests.runtime.in_memory import BASE_MS, Life, Town, tick, until
 from tests.virtual_time import run
 
 SHARDS = [f"shardId-{n:012d}" for n in range(8)]
@@ -225,6 +226,64 @@ def test_while_the_merge_stream_is_out_shards_wait_and_nothing_is_lost() -> None
         assert life.worker.stuck() == [], "it waits for something with a name"
         town.records.is_down = False
         await told(town, sent, 2)
+        await life.stop()
+
+    run(main())
+
+
+class Blocked:
+    """A source of which nobody reads one shard, until it is open again."""
+
+    def __init__(self, town: Town, shard_id: str) -> None:
+        self._source, self._shard_id = town.source, shard_id
+        self.is_open = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def open(self, shard_id: str, position: Position) -> Any:
+        reader = self._source.open(shard_id, position)
+        if shard_id == self._shard_id:
+            read = reader.read
+
+            async def waiting() -> Page:
+                await self.is_open.wait()
+                return await read()
+
+            reader.read = waiting
+        return reader
+
+
+@pytest.mark.parametrize("on_stall_ms", [None, 120_000])
+def test_a_shard_that_stands_still_is_waited_for_as_long_as_the_file_says(
+    on_stall_ms: int | None,
+) -> None:
+    async def main() -> None:
+        town, sent = _town(shards=2, merging=MergeSpec("merge", 4, on_stall_ms))
+        source = Blocked(town, SHARDS[1])
+        source.is_open.set()
+        life = town.start(source=source)
+        sent.minutes(0, 1.5)
+        await told(town, sent, 1)
+        source.is_open.clear()
+        await asyncio.sleep(70)  # or these would be too far in the future to move time
+        sent.minutes(1.5, 2.5)
+        await asyncio.sleep(100)
+        assert len(town.totals()) == 1
+        await asyncio.sleep(40)
+        assert town.incomplete() == ([] if on_stall_ms is None else [1, 2])
+        assert set(life.steps.left_behind) == (set() if on_stall_ms is None else {SHARDS[1]})
+        source.is_open.set()
+        await asyncio.sleep(60)
+        now = (town.clock.wall_ms() - BASE_MS) // 60_000  # idleness moved the other's time on
+        sent.minutes(now, now + 0.9)
+        await asyncio.sleep(60)
+        sent.minutes(now + 1, now + 1.2)
+        await until(lambda: now in town.totals(), within_s=300)
+        found, expected = town.totals(), sent.expected(now + 1)
+        for minute in town.incomplete():
+            assert found.pop(minute) < expected.pop(minute)
+        assert found == expected
         await life.stop()
 
     run(main())

@@ -150,6 +150,9 @@ class Told(LeaseObserver):
 
     def on_step(self, shard_id: str, step: Step, seconds: float) -> None: ...
 
+    def on_left_behind(self, shard_id: str, source_shard_id: str) -> None:
+        self._say("goes on without a shard", source_shard_id)
+
     def on_state_refused(self, shard_id: str, error: Exception) -> None:
         self._say("can't restore", f"{self._prefix}{shard_id[-2:]}: {error}")
 
