@@ -62,8 +62,8 @@ GLOBAL_RULES = (
     RuleSaid("takings", "payment", "", 30_000),
     RuleSaid("glances", "view", "region", 120_000),
 )
-REGIONS = 5
-BUCKETS = 4
+REGIONS = 7
+BUCKETS = 2
 CHANGED = frozenset(("payments", "takings"))  # what starts anew with the next release
 CONVERTED = frozenset(("views",))  # what goes on with its state as another version
 

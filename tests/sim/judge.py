@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 from processor.core.events import dead_letter_id
@@ -12,8 +12,15 @@ from processor.core.leases.rows import ShardRow
 from processor.model import DeadLetter
 from tests.sim.breach import Breach
 from tests.sim.checkers import keys_of
-from tests.sim.history import CHANGED, CONVERTED, GLOBAL_RULES, RuleSaid
-from tests.sim.numbers import check_numbers
+from tests.sim.history import (
+    CHANGED,
+    CONVERTED,
+    GLOBAL_RULES,
+    OUT_OF_ORDERNESS_MS,
+    RuleSaid,
+    plan_of,
+)
+from tests.sim.numbers import Numbers
 from tests.sim.services import MERGE_STREAM, STREAM
 from tests.sim.truth import Truth, Window, truth
 from tests.sim.world import World
@@ -22,6 +29,7 @@ from tests.virtual_time import START_MS
 # A window is told so long after its end at most, were it not for outages: idleness begins anew with
 # every owner.
 DELIVERED_S = 150.0
+Unwatched = set[tuple[Window, str]]
 _GLOBAL = {rule.name for rule in GLOBAL_RULES}
 
 
@@ -29,13 +37,16 @@ def judge(world: World) -> None:
     """At the end: every record is where it belongs, and nothing else is left."""
     marks = world.checkers[STREAM].marks
     found = truth(world.history.rules, world.traffic.families(), world.traffic.taken, marks)
-    late = _check_windows(world, found)
+    numbers = Numbers(world.services.partials)
+    free = _unwatched(world, found, numbers)
+    late = _check_windows(world, found, free)
     _check_broken(world, found)
     _check_counts(world, found)
     _check_objects(world)
     _check_workers(world)
     if world.history.merge_shards:
-        world.verdict.paths["partial told again"] += check_numbers(world.services.partials)
+        world.verdict.paths["partial told again"] += numbers.repeats
+        world.verdict.paths["closing in several records"] += numbers.splits
         world.verdict.paths["late at the merge stage"] += late
         _check_late(world, late)
     world.verdict.paths["late records"] += found.late.total()
@@ -43,7 +54,38 @@ def judge(world: World) -> None:
     world.verdict.paths["broken records"] += len(found.broken)
 
 
-def _check_windows(world: World, found: Truth) -> int:
+def _unwatched(world: World, found: Truth, numbers: Numbers) -> Unwatched:
+    """What shards counted in windows that others may have gone past: those after the watermark at
+    which a shard said that nobody need wait for it, and before it, or its child, spoke again."""
+    names = {
+        rule.version: rule.spec.name
+        for changed in (False, True)
+        for rule in plan_of(world.history.checkpoint_ms, True, changed).rules
+    }
+    families = {family.shard_id: family for family in world.traffic.families()}
+    sizes = {rule.name: rule.size_ms for rule in world.history.rules}
+    quiets: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for one in numbers.quiets():
+        period = one.watermark_ms, one.until_ms - OUT_OF_ORDERNESS_MS
+        quiets.setdefault((names[one.rule_version], one.shard_id), []).append(period)
+
+    def periods(rule: str, shard_id: str) -> Iterator[tuple[int, int]]:
+        yield from quiets.get((rule, shard_id), ())
+        for parent in families[shard_id].parents:
+            yield from periods(rule, parent)
+
+    return {
+        (window, shard_id)
+        for window, by_shard in found.windows.items()
+        for shard_id in by_shard
+        if any(
+            from_ms < window[2] + sizes[window[0]] <= to_ms
+            for from_ms, to_ms in periods(window[0], shard_id)
+        )
+    }
+
+
+def _check_windows(world: World, found: Truth, unwatched: Unwatched) -> int:
     """Each window was told with the figures that the truth has; once, unless its rule changed. How
     many records were too late for the merge stage."""
     rules = {rule.name: rule for rule in world.history.rules}
@@ -52,13 +94,13 @@ def _check_windows(world: World, found: Truth) -> int:
     for window, by_shard in sorted(found.windows.items()):
         said = told.pop(window, [])
         wanted = _figures(by_shard.values())
-        missing = [_missing(found, window, one) for one in said]
+        missing = [_missing(found, unwatched, window, one) for one in said]
         if None in missing:
             raise Breach("truth", f"{window}: {said} instead of {wanted} by {by_shard}")
         late += sum(n for n in missing if n is not None)
         if len(said) == 1 or (len(said) > 1 and _is_converted(world, window)):
             continue
-        if not said and _may_be_late(found, window):
+        if not said and _may_be_late(found, unwatched, window):
             late += wanted["n"]
         elif not _is_anew(world, rules[window[0]], window):
             what = f"told {len(said)} times, {said} instead of {wanted}"
@@ -68,11 +110,13 @@ def _check_windows(world: World, found: Truth) -> int:
     return late
 
 
-def _missing(found: Truth, window: Window, said: dict[str, int]) -> int | None:
+def _missing(
+    found: Truth, unwatched: Unwatched, window: Window, said: dict[str, int]
+) -> int | None:
     """How many records the figures lack: none; or all of some shards that nobody waited for, whose
     records came when the window had been told. None: they are wrong."""
     by_shard = found.windows[window]
-    free = sorted(shard_id for shard_id in by_shard if (window, shard_id) in found.unwatched)
+    free = sorted(shard_id for shard_id in by_shard if (window, shard_id) in unwatched)
     for size in range(1 + len(free) * (window[0] in _GLOBAL)):
         for missing in combinations(free, size):
             left = [values for shard_id, values in by_shard.items() if shard_id not in missing]
@@ -82,10 +126,10 @@ def _missing(found: Truth, window: Window, said: dict[str, int]) -> int | None:
     return None
 
 
-def _may_be_late(found: Truth, window: Window) -> bool:
+def _may_be_late(found: Truth, unwatched: Unwatched, window: Window) -> bool:
     """Whether nobody waited for any of those who counted it."""
     shards = found.windows[window]
-    return window[0] in _GLOBAL and all((window, one) in found.unwatched for one in shards)
+    return window[0] in _GLOBAL and all((window, one) in unwatched for one in shards)
 
 
 def _is_converted(world: World, window: Window) -> bool:

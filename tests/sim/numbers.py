@@ -1,6 +1,7 @@
 """What shards told the merge stream: numbers without a hole, each of them one byte string.
 
-Read off the records that the stream took, repeats and late arrivals included.
+Read off the records that the stream took, repeats and late arrivals included. They also tell when
+nobody waited for a shard: from a closing that says so to the next one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from processor.codecs.base import Fault
 from processor.core.merge import partials
+from processor.core.merge.partials import Closing
 from tests.sim.breach import Breach
 
 
@@ -22,39 +24,69 @@ class Row(NamedTuple):
     bucket: int
 
 
-def check_numbers(payloads: Iterable[bytes]) -> int:
-    """Raises Breach; how many records were repeats."""
-    bodies: dict[tuple[Row, int, int], bytes] = {}
-    splits: dict[tuple[Row, int], int] = {}
-    repeats = 0
-    for payload in payloads:
+class Quiet(NamedTuple):
+    """Nobody waited for a shard that was at that watermark, until it spoke at that moment."""
+
+    rule_version: str
+    shard_id: str
+    watermark_ms: int
+    until_ms: int
+
+
+class Told(NamedTuple):
+    """A split as it was taken for the first time."""
+
+    at_ms: int
+    body: bytes
+    closing: Closing
+
+
+class Numbers:
+    """All that was taken. Raises Breach where a number has two byte strings, or a hole is left."""
+
+    def __init__(self, payloads: Iterable[tuple[int, bytes]]) -> None:
+        self.repeats = 0
+        self._rows: dict[Row, dict[int, dict[int, Told]]] = {}  # by number and split
+        for at_ms, payload in payloads:
+            self._add(at_ms, payload)
+        for row, numbers in self._rows.items():
+            _check_whole(row, numbers)
+
+    def _add(self, at_ms: int, payload: bytes) -> None:
         envelope = partials.envelope(payload)
         assert not isinstance(envelope, Fault), envelope
         closing = partials.closing(envelope.body)
         assert not isinstance(closing, Fault), closing
         teller = closing.teller
         row = Row(closing.rule_version, teller.shard_id, teller.life, closing.bucket)
-        key = row, closing.number, closing.split
-        known = bodies.setdefault(key, envelope.body)
-        repeats += known is not envelope.body
-        if known != envelope.body:
-            raise Breach("one number, one byte string", f"{key}: {known!r} {envelope.body!r}")
-        splits[row, closing.number] = closing.splits
-    _check_whole(bodies.keys(), splits)
-    return repeats
+        splits = self._rows.setdefault(row, {}).setdefault(closing.number, {})
+        known = splits.get(closing.split)
+        if known is None:
+            splits[closing.split] = Told(at_ms, envelope.body, closing)
+            return
+        self.repeats += 1
+        if known.body != envelope.body:
+            what = f"{row} {closing.number}: {known.body!r} {envelope.body!r}"
+            raise Breach("one number, one byte string", what)
+
+    @property
+    def splits(self) -> int:
+        """Closings that came in several records."""
+        return sum(len(told) > 1 for row in self._rows.values() for told in row.values())
+
+    def quiets(self) -> Iterable[Quiet]:
+        for row, numbers in self._rows.items():
+            for number, told in numbers.items():
+                closing = told[0].closing
+                if closing.is_idle and number + 1 in numbers:
+                    until_ms = max(one.at_ms for one in numbers[number + 1].values())
+                    since_ms = closing.watermark_ms or 0
+                    yield Quiet(row.rule_version, row.shard_id, since_ms, until_ms)
 
 
-def _check_whole(told: Iterable[tuple[Row, int, int]], splits: dict[tuple[Row, int], int]) -> None:
-    wanted = {(row, number, split) for (row, number), n in splits.items() for split in range(n)}
-    missing = wanted - set(told)
-    last: dict[Row, int] = {}
-    for row, number in splits:
-        last[row] = max(last.get(row, 0), number)
-    holes = [
-        (row, number)
-        for row, n in last.items()
-        for number in range(n)
-        if (row, number) not in splits
-    ]
-    if missing or holes:
-        raise Breach("numbers", f"missing splits {sorted(missing)}, holes {sorted(holes)}")
+def _check_whole(row: Row, numbers: dict[int, dict[int, Told]]) -> None:
+    if missing := set(range(max(numbers))) - numbers.keys():
+        raise Breach("numbers", f"{row} lacks {sorted(missing)}")
+    for number, told in numbers.items():
+        if missing := set(range(next(iter(told.values())).closing.splits)) - told.keys():
+            raise Breach("numbers", f"{row} lacks splits {sorted(missing)} of {number}")

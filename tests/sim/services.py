@@ -65,7 +65,8 @@ class Services:
         default_factory=lambda: {STREAM: [], MERGE_STREAM: []}
     )
 
-    partials: list[bytes] = field(default_factory=list)  # payloads that the merge stream took
+    # Payloads that the merge stream took, and when (ms).
+    partials: list[tuple[int, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.refusals.loop = self.loop
@@ -162,7 +163,7 @@ class KinesisWire:
             for i, one in zip(taken, msgspec.json.decode(answer)["Records"], strict=True):
                 said[i] = one
                 if "ErrorCode" not in one:
-                    services.partials.append(b64decode(records[i]["Data"]))
+                    services.partials.append((services.now_ms(), b64decode(records[i]["Data"])))
         return msgspec.json.encode({"FailedRecordCount": _failed(said), "Records": said})
 
 

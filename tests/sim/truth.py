@@ -48,14 +48,9 @@ Window = tuple[str, str, int]  # rule, group, start
 @dataclass
 class Truth:
     """The values of each window by the shard that counted them, records dropped for a reason, ids
-    of dead letters' places.
-
-    `unwatched`: what a shard counted in a window since it, or one that it comes from, said that
-    nobody need wait for it. Others may have gone past that window by then.
-    """
+    of dead letters' places."""
 
     windows: dict[Window, dict[str, list[int]]] = field(default_factory=dict)
-    unwatched: set[tuple[Window, str]] = field(default_factory=set)
     late: Counter[str] = field(default_factory=Counter)
     duplicates: Counter[str] = field(default_factory=Counter)
     broken: set[tuple[str, str]] = field(default_factory=set)
@@ -69,7 +64,6 @@ class _Left:
     watermark_ms: int = NEVER_MS
     floors: list[tuple[int, int, int]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
-    was_quiet: bool = False
 
     def judged_by_ms(self, key: str) -> int:
         """The watermark by which records of that key are late."""
@@ -107,7 +101,6 @@ def _begin(shard: Family, families: Mapping[str, Family], left: Mapping[str, _Le
     for family, parent in parents:
         state.floors += [(family.first, family.last, parent.watermark_ms), *parent.floors]
         state.seen |= parent.seen
-        state.was_quiet |= parent.was_quiet
     state.watermark_ms = min((parent.watermark_ms for _, parent in parents), default=NEVER_MS)
     return state
 
@@ -129,10 +122,8 @@ def _walk(
 
 
 def _apply(mark: MarkSeen, state: _Left) -> None:
-    if mark.fact == "idle":
+    if mark.fact == "idle":  # else it moves no watermark
         state.watermark_ms = max(state.watermark_ms, mark.watermark_ms)
-    else:
-        state.was_quiet = True
 
 
 def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Truth) -> None:
@@ -156,8 +147,6 @@ def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Trut
         window = (rule.name, event[rule.field] if rule.field else "", _start_ms(rule, event))
         by_shard = found.windows.setdefault(window, {})
         by_shard.setdefault(record.shard_id, []).append(event["value"])
-        if state.was_quiet:
-            found.unwatched.add((window, record.shard_id))
     state.seen.add(event["id"])
 
 
