@@ -49,6 +49,7 @@ AIMS = (
     *("commit", "commit", "commit", "mark", "mark", "claim", "end", "release", "put", "heartbeat"),
     *("put_events", "put_events", "read_workers", "delete", "bury", "read_shards", "join"),
 )
+AIMS_OF_GLOBAL_RULES = ("PutRecords", "PutRecords", "PutRecords", "GetRecords")
 AT_RESHARDS = ("end", "end", "claim", "commit", "GetRecords")
 ACTS: tuple[Act, ...] = get_args(Act)[:-2]  # the last two come by deafness alone
 SERVICES: tuple[Service, ...] = ("table", "items", "objects", "kinesis", "bus", "letters")

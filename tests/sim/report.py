@@ -13,6 +13,7 @@ PATHS = (
     "ambiguous write settled as applied",
     "ambiguous write settled as not applied",
     "burial",
+    "closing in several records",
     "duplicate records",
     "broken records",
     "falls back to the older pair",

@@ -19,6 +19,14 @@ NAMES = {
     "deleted_one_commit_early",
     "idle_before_its_mark",
     "dead_by_failed_reads",
+    "repeat_merged_twice",
+    "ended_parent_not_waited_for",
+    "quiet_for_ever",
+    "covered_parent_stays",
+    "split_applied_half",
+    "checkpoint_before_partials",
+    "buckets_left_behind",
+    "numbered_anew_after_takeover",
 }
 
 

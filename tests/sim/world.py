@@ -17,6 +17,7 @@ from tests.sim.checkers import Checkers
 from tests.sim.faults import (
     ACTS,
     AIMS,
+    AIMS_OF_GLOBAL_RULES,
     SHORT_S,
     ZOMBIE_S,
     Aim,
@@ -159,7 +160,8 @@ class World:
                 self._blow("an outage", outage(rng, alive, self.loop.now))
             case "aim":
                 skip = 0 if fault.at else rng.randrange(4)
-                aim = Aim(fault.at or rng.choice(AIMS), rng.choice(ACTS), skip)
+                aims = AIMS + AIMS_OF_GLOBAL_RULES if self.history.merge_shards else AIMS
+                aim = Aim(fault.at or rng.choice(aims), rng.choice(ACTS), skip)
                 self.air.aims.append(aim)
                 self.log.note(None, f"lies in wait: {aim.act} at a {aim.kind}")
             case "deafness":
