@@ -250,7 +250,11 @@ WRONG: list[tuple[str, str, str]] = [
     (", partition_key: store", "", "without event.partition_key every rule is global"),
     ("tumbling: 10m", "tumbling: 10ms", "a duration from 1s"),
     ("tumbling: 10m", "tumbling: 10m, offset: 10m", "less than the window's size, 10m"),
-    ("tumbling: 10m", "hopping: 10m", "a hopping window, expected tumbling"),
+    (
+        "tumbling: 10m",
+        "hopping: 10m",
+        f"{RULE}.window.every: found nothing, expected how far apart",
+    ),
     ("tumbling: 10m", "size: 10m", f"f.yaml:9: {RULE}.window.size: found an unknown key"),
     ("orders: count", "orders: cuont", f"f.yaml:10: {RULE}.aggregates.orders: found"),
     ("orders: count", "orders: cuont", "did you mean count?"),

@@ -92,7 +92,17 @@ def test_the_page_of_metrics_is_what_the_code_generates() -> None:
 
 def test_every_setting_detector_option_and_plug_in_is_in_the_reference() -> None:
     page = reference.document()
-    keys = [*shape.source(), *shape.EVENT, *shape.RULE, *shape.WINDOW, *shape.EMIT]
+    keys = [
+        *shape.source(),
+        *shape.EVENT,
+        *shape.RULE,
+        *(key for keys in shape.WINDOWS.values() for key in keys),
+        shape.LATENESS,
+        *shape.PANES,
+        *shape.EARLY,
+        *shape.LATE,
+        *shape.EMIT,
+    ]
     keys += [*shape.STATE, *shape.DEAD_LETTERS, *shape.HTTP]
     names = {key.name for key in keys} | set(shape.SINKS)
     names |= {name for kind in detectors.kinds() for name in options_of(detectors.get(kind).params)}

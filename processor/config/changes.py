@@ -215,10 +215,11 @@ def _rule_leaves(pipeline: Pipeline, rule: RuleSpec, other: RuleSpec) -> _Leaves
     for key in ("decode", "outside_range"):
         leaves[f"source.{key}"] = _Leaf(_text(tree["source"][key]), True)
     leaves["where"] = _Leaf(_text(own["where"]), True)
-    for key in ("group_by", "max_groups", "overflow", "forget_after"):
+    for key in ("group_by", "max_groups", "overflow", "forget_after", "lateness"):
         if key in own:
             leaves[key] = _Leaf(_text(own[key]), True)
     leaves |= {f"window.{path}": _Leaf(text, True) for path, text in _flat(own["window"])}
+    leaves |= {f"panes.{path}": _Leaf(text, True) for path, text in _flat(own.get("panes", {}))}
     leaves |= _figures(rule, own, other)
     leaves |= {f"emit.{path}": _Leaf(text, False) for path, text in _flat(own["emit"])}
     return leaves

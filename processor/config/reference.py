@@ -27,6 +27,7 @@ from processor.model import (
     EventSpec,
     HttpSpec,
     MergeSpec,
+    PanesSpec,
     RuleSpec,
     SourceSpec,
     StateSpec,
@@ -101,6 +102,19 @@ decimals) and on the complexity of wildcards.
 """
 
 
+_WINDOWS = """One of five kinds: `{tumbling: 10m}`, `{hopping: 10m, every: 1m}`,
+`{calendar: day, zone: Europe/Berlin}`, `{session: 30m}`, `{running: 7d}`. Windows take their start
+and not their end. Hopping windows are put together of units as long as the greatest common divisor
+of size and every, at most 1,000 of them; a record is counted once, unless there are panes or
+lateness: then each window counts for itself."""
+
+_PANES = """A result says which pane it is: `early:k`, `on_time`, `late:k`, or `final`, the last
+word at the end of `lateness`; and whether it `is_final`. A first record after its window's end,
+where its group was not told on time, makes a pane at once. Without late panes a window is closed
+for good once it is told. A record between a session that is closed for good and another one makes
+both one session, which is closed: with `lateness` of the gap or more that does not happen."""
+_LATE = "A pane each so many late records; `none`: a window is closed once it is told."
+
 _FIGURES = """Figures of a window by name. Each but the derived ones takes `where`, an event pattern
 as above, and counts only those of the rule's events:
 `failed: {count: "*", where: {status: [failed]}}`. An event that lacks the field of a figure that
@@ -142,15 +156,36 @@ def _rules() -> list[str]:
     own = [
         ("where", "an event pattern", "every event", shape.RULE_WHERE),
         ("window", "see below", "required", "How event time is cut."),
+        ("panes", "see below", NONE, "When a window is told, besides once at its end."),
         ("aggregates", "see below", "required", shape.RULE_AGGREGATES),
         ("detect", "see below", NONE, shape.RULE_DETECT),
         ("emit", "see below", NONE, "Where results go."),
     ]
     return [
         _section("rules", "Rules by name.", [*_rows(shape.RULE, RuleSpec), *own]),
-        _section("rules.NAME.window", "", _rows(shape.WINDOW, WindowSpec)),
+        *_windows(),
         _section("rules.NAME.emit", "", _rows(shape.EMIT, RuleSpec)),
         f"## `rules.NAME.where`\n\n{_WHERE}",
+    ]
+
+
+def _windows() -> list[str]:
+    rows = [
+        (name if i else f"{kind}", *cells)
+        for kind, keys in shape.WINDOWS.items()
+        for i, (name, *cells) in enumerate(_rows(keys, WindowSpec))
+    ]
+    early = ("early.when", "an event pattern", NONE, shape.EARLY_WHEN)
+    late = ("late", "{count: N} or none", "`{count: 1}` with `lateness`", _LATE)
+    panes = [
+        *((f"early.{name}", *cells) for name, *cells in _rows(shape.EARLY, PanesSpec)),
+        early,
+        late,
+        *_rows(shape.PANES, PanesSpec),
+    ]
+    return [
+        _section("rules.NAME.window", _WINDOWS, rows),
+        _section("rules.NAME.panes", _PANES, panes),
     ]
 
 

@@ -14,6 +14,7 @@ from processor.config.aggregates import NO_FIELD
 from processor.config.document import resolve
 from processor.config.options import show_options
 from processor.config.section import shown
+from processor.config.windows import shown_panes, shown_window
 from processor.model import AggregateSpec, DetectSpec, Pipeline, RuleSpec, SinkSpec
 
 HIDDEN = "***"
@@ -46,7 +47,8 @@ def _rule(rule: RuleSpec) -> dict[str, Any]:
     return {
         "where": rule.where,
         **shown(rule, shape.RULE),
-        "window": shown(rule.window, shape.WINDOW),
+        "window": shown_window(rule.window),
+        **shown_panes(rule),
         "aggregates": {aggregate.name: _aggregate(aggregate) for aggregate in rule.aggregates},
         "detect": [_detect(detect) for detect in rule.detect],
         "emit": shown(rule, shape.EMIT),

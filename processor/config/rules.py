@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from processor.config import shape, values
+from processor.config import shape, windows
 from processor.config.aggregates import read_aggregates, read_where
 from processor.config.detectors import read_detect
 from processor.config.document import plain
 from processor.config.section import Faults, read_section
 from processor.core.figures import is_number
-from processor.model import AggregateSpec, DetectSpec, RuleSpec, WindowSpec
+from processor.model import AggregateSpec, DetectSpec, RuleSpec
 from processor.wording import describe, is_name
 
-OTHER_KEYS = ("where", "window", "aggregates", "detect", "emit")
+OTHER_KEYS = ("where", "window", "panes", "aggregates", "detect", "emit")
 
 
 def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
@@ -24,7 +24,9 @@ def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
     own = read_section(tree, path, shape.RULE, faults, OTHER_KEYS)
     if not isinstance(tree, dict):
         return None
-    window = read_window(tree.get("window"), f"{path}.window", faults)
+    window = windows.read_window(tree.get("window"), f"{path}.window", faults)
+    lateness_ms = own.get("lateness_ms", 0)
+    own["panes"] = windows.read_panes(tree.get("panes"), lateness_ms, f"{path}.panes", faults)
     aggregates = read_aggregates(tree.get("aggregates"), f"{path}.aggregates", faults)
     detect = read_detects(tree, aggregates, f"{path}.detect", faults)
     where = read_where(tree.get("where"), f"{path}.where", faults)
@@ -32,32 +34,16 @@ def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
         own |= read_section(tree["emit"], f"{path}.emit", shape.EMIT, faults)
     if window is None or len(faults) > before:
         return None
-    return RuleSpec(
+    rule = RuleSpec(
         name=name, where=where, window=window, aggregates=aggregates, detect=detect, **own
     )
+    windows.check(rule, faults)
+    return rule
 
 
 def check_name(name: str, path: str, faults: Faults) -> None:
     if not is_name(name):
         faults.add(path, f"the name {name!r}", "letters, digits, _ . - and at most 64 of them")
-
-
-def read_window(tree: Any, path: str, faults: Faults) -> WindowSpec | None:
-    if isinstance(tree, dict):
-        for kind in shape.WINDOWS_LATER:
-            if kind in tree:
-                faults.add(f"{path}.{kind}", f"a {kind} window", "tumbling: no other is there yet")
-                return None
-    before = len(faults)
-    spec = read_section(tree, path, shape.WINDOW, faults)
-    if len(faults) > before:
-        return None
-    window = WindowSpec(**spec)
-    if window.offset_ms >= window.size_ms:
-        size = values.show_duration(window.size_ms)
-        offset = values.show_duration(window.offset_ms)
-        faults.add(f"{path}.offset", offset, f"less than the window's size, {size}")
-    return window
 
 
 def read_detects(

@@ -83,15 +83,26 @@ def _sink(kind: str) -> Schema:
 def _rule() -> Schema:
     aggregates = _named({"$ref": "#/$defs/aggregate"}, shape.RULE_AGGREGATES)
     detect = {"type": "array", "items": {"$ref": "#/$defs/detector"}}
+    windows = [_section(keys, f"{kind} windows") for kind, keys in shape.WINDOWS.items()]
     more = {
         "where": {"$ref": "#/$defs/pattern", "description": shape.RULE_WHERE},
-        "window": _section(shape.WINDOW, "How event time is cut."),
+        "window": {"anyOf": windows, "description": "How event time is cut."},
+        "panes": _panes(),
         "aggregates": {**aggregates, "minProperties": 1},
         "detect": {**detect, "description": shape.RULE_DETECT},
         "emit": _section(shape.EMIT, "Where results go."),
     }
     rule = _section(shape.RULE, "What is counted, how, and who is told.", more)
     return {**rule, "required": [*rule["required"], "window", "aggregates"]}
+
+
+def _panes() -> Schema:
+    when = {"$ref": "#/$defs/pattern", "description": shape.EARLY_WHEN}
+    early = _section(shape.EARLY, "Before the window's end.", {"when": when})
+    kinds = [{"const": "none"}, _section(shape.LATE, "Late panes.")]
+    late = {"anyOf": kinds, "description": "After its end; none: it is closed once it is told."}
+    about = "When a window is told, besides once at its end."
+    return _section(shape.PANES, about, {"early": early, "late": late})
 
 
 def _aggregate() -> Schema:

@@ -6,6 +6,7 @@ Defaults stand in the Structs of `model`, and nowhere else.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from processor import codecs
@@ -65,23 +66,111 @@ EVENT = (
     ),
 )
 
-WINDOW = (
-    Key(
-        "tumbling",
-        values.duration(1_000),
-        "Size of a window; they follow each other.",
-        "size_ms",
-        True,
+DAY_MS = 86_400_000
+_SIZE_MS_MIN = 1_000
+_OFFSET = Key("offset", values.duration(), "Shift of all windows; less than one.", "offset_ms")
+_ZONE = Key("zone", values.ZONE, "Time zone, by its IANA name: of days, and of detectors' hours.")
+# By kind; the first key says which it is.
+WINDOWS: Mapping[str, tuple[Key, ...]] = {
+    "tumbling": (
+        Key(
+            "tumbling",
+            values.duration(_SIZE_MS_MIN),
+            "Size of a window; they follow each other.",
+            "size_ms",
+            True,
+        ),
+        _OFFSET,
+        _ZONE,
     ),
-    Key("offset", values.duration(), "Shift against the epoch; less than a window.", "offset_ms"),
+    "hopping": (
+        Key(
+            "hopping",
+            values.duration(_SIZE_MS_MIN),
+            "Size of a window; they overlap.",
+            "size_ms",
+            True,
+        ),
+        Key("every", values.duration(_SIZE_MS_MIN), "How far apart they begin.", "every_ms", True),
+        _OFFSET,
+        _ZONE,
+    ),
+    "calendar": (
+        Key(
+            "calendar",
+            values.choice(("day", "week", "month", "year")),
+            "Windows from midnight to midnight of the zone, of 23 and 25 hours too; weeks begin on"
+            " Mondays.",
+            "",
+            True,
+        ),
+        Key(
+            "offset",
+            values.duration(0, DAY_MS - 1),
+            "Time of day at which they begin, if not midnight.",
+            "offset_ms",
+        ),
+        _ZONE,
+    ),
+    "session": (
+        Key(
+            "session",
+            values.duration(_SIZE_MS_MIN),
+            "Records of a group, each less than this apart; a session ends so long after its last.",
+            "gap_ms",
+            True,
+        ),
+        _ZONE,
+    ),
+    "running": (
+        Key(
+            "running",
+            values.duration(_SIZE_MS_MIN),
+            "One window a group, told by early panes, until it is silent for so long.",
+            "ttl_ms",
+            True,
+        ),
+        _ZONE,
+    ),
+}
+
+LATENESS_MS_MAX = 31 * DAY_MS  # windows stay in memory for so long
+PANES = (
+    Key(
+        "discarding",
+        values.BOOLEAN,
+        "A pane tells only what the one before did not; else all so far.",
+        "is_discarding",
+    ),
+    Key(
+        "emit_empty",
+        values.BOOLEAN,
+        "Where panes discard: one on time also where early ones told everything.",
+    ),
 )
-WINDOWS_LATER = ("hopping", "session")
+EARLY = (
+    Key(
+        "every",
+        values.duration(_SIZE_MS_MIN),
+        "Each time that event time passes a multiple of this, where something new came.",
+        "early_every_ms",
+    ),
+    Key("count", values.integer(1, 2**31 - 1), "Records since the last pane.", "early_count"),
+)
+EARLY_WHEN = "EventBridge event pattern over the figures; once a window and group."
+LATE = (Key("count", values.integer(1, 2**31 - 1), "Late records a pane.", "late_count", True),)
 
 EMIT = (
     Key("windows", values.NAMED, "Sink that gets each window's result.", "emit_windows"),
     Key("anomalies", values.NAMED, "Sink that gets what the detectors find.", "emit_anomalies"),
 )
 
+LATENESS = Key(
+    "lateness",
+    values.duration(0, LATENESS_MS_MAX),
+    "How long after its end, in event time, a window still takes records.",
+    "lateness_ms",
+)
 RULE = (
     Key(
         "group_by",
@@ -103,6 +192,7 @@ RULE = (
         "So long without a record, in event time, and a group is forgotten; never, if not given.",
         "forget_after_ms",
     ),
+    LATENESS,
 )
 RULE_WHERE = "EventBridge event pattern: which events count; without it all do."
 FIGURE_WHERE = "EventBridge event pattern: which of the rule's events this figure counts."

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from processor import zones
 from processor.config.document import Expanded, plain
 from processor.wording import NAME, describe, did_you_mean, is_field_path, one_of
 
@@ -89,6 +90,21 @@ def integer(low: int, high: int) -> Type:
 
     number = {"type": "integer", "minimum": low, "maximum": high}
     return Type(read, {"anyOf": [number, _VARIABLE_SCHEMA]})
+
+
+def _read_boolean(tree: Any) -> bool:
+    value = tree.value if isinstance(tree, Expanded) else tree
+    if type(value) is not bool:
+        raise Wrong("true or false", describe(plain(tree)))
+    return value
+
+
+def _read_zone(tree: Any) -> str:
+    expected = "a time zone's IANA name, such as Europe/Berlin"
+    value = _as_text(tree, expected)
+    if value not in zones.names():
+        raise Wrong(expected + did_you_mean(value, zones.names()), describe(value))
+    return value
 
 
 def duration(low_ms: int = 0, high_ms: int = DURATION_MS_MAX) -> Type:
@@ -194,6 +210,8 @@ def _is_objects(value: str) -> bool:
 _QUEUE = r"[A-Za-z0-9_-]+(\.fifo)?"
 _VARIABLE_SCHEMA = {"type": "string", "pattern": VARIABLE}
 
+BOOLEAN = Type(_read_boolean, {"anyOf": [{"type": "boolean"}, _VARIABLE_SCHEMA]})
+ZONE = Type(_read_zone, {"type": "string", "minLength": 1})
 NAMED = pattern("a name: letters, digits, _ . - and at most 64 of them", NAME)
 FIELD = text(
     "a field's dotted path, such as order.store",

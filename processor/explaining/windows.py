@@ -77,7 +77,8 @@ def _late(rule: RuleSpec) -> Iterator[str]:
 def what_is_late(rule: RuleSpec, event: EventSpec) -> str:
     behind = show_duration(event.out_of_orderness_ms)
     if rule.window.kind == "running":
-        return "nothing: every record counts, however late"
+        ttl = show_duration(rule.window.ttl_ms)
+        return f"a record more than {ttl} older than the watermark: its group is forgotten"
     if rule.lateness_ms and rule.panes.late_count is not None:
         lateness = show_duration(rule.lateness_ms)
         which = f"whose window ended more than {lateness} before the watermark"

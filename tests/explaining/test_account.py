@@ -235,7 +235,7 @@ def test_each_kind_of_window_has_its_words(window: WindowSpec, told: str) -> Non
         (
             {"window": WindowSpec(kind="running", ttl_ms=MINUTE)},
             "never by itself",
-            "nothing: every record counts",
+            "more than 1m older",
         ),
         (
             {"window": WindowSpec(MINUTE, kind="hopping", every_ms=1_000)},
