@@ -27,10 +27,20 @@ class Waves:
     def empty_until(self, stop_ms: int) -> Iterator[int]:
         """Ends before that of windows without records that are to be judged, ascending.
 
-        Each is to be judged before the next is asked for.
+        Each is to be judged before the next is asked for, unless it is partial for all: then it
+        leaves no trace, and the horizon is counted from where it stood.
         """
-        while (end_ms := self.next_ms) is not None and end_ms < stop_ms:
+        end_ms, passed = self.next_ms, 0
+        while end_ms is not None and end_ms < stop_ms:
+            before = self.last
             yield end_ms
+            if self.last != before:
+                end_ms, passed = self.next_ms, 0
+                continue
+            passed += 1
+            assert self._grid is not None, "windows without a grid are never judged"
+            more = passed < ABSENCE_HORIZON - self.last[1]
+            end_ms = self._grid.next_end(end_ms) if more else None
 
     @property
     def next_ms(self) -> int | None:
