@@ -49,6 +49,10 @@ class RuleSaid(NamedTuple):
     field: str  # "": all in one group
     size_ms: int
 
+    @property
+    def is_global(self) -> bool:
+        return self.field != "key"
+
 
 SHARD_RULES = (
     RuleSaid("orders", "order", "key", 60_000),

@@ -138,16 +138,24 @@ def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Trut
     if event["id"] in state.seen:
         found.duplicates[record.shard_id] += 1
         return
-    wanting = [rule for rule in rules if rule.type == event["type"]]
-    counting = [rule for rule in wanting if judged_by_ms < _start_ms(rule, event) + rule.size_ms]
-    if wanting and not counting:
+    wanting = [(rule, _start_ms(rule, event)) for rule in rules if rule.type == event["type"]]
+    holding = [one for one in wanting if judged_by_ms < _late_from_ms(*one)]
+    if wanting and not holding:
         found.late[record.shard_id] += 1
         return
-    for rule in counting:
-        window = (rule.name, event[rule.field] if rule.field else "", _start_ms(rule, event))
+    for rule, start_ms in holding:
+        window = (rule.name, event[rule.field] if rule.field else "", start_ms)
         by_shard = found.windows.setdefault(window, {})
+        if by_shard and judged_by_ms == start_ms + rule.size_ms:
+            continue  # told at that very moment, for good
         by_shard.setdefault(record.shard_id, []).append(event["value"])
     state.seen.add(event["id"])
+
+
+def _late_from_ms(rule: RuleSaid, start_ms: int) -> int:
+    """The watermark from which on a record is too late: past the end of its window. A shard tells
+    nothing more to a global rule from the end on."""
+    return start_ms + rule.size_ms + (not rule.is_global)
 
 
 def _start_ms(rule: RuleSaid, event: Mapping[str, int]) -> int:
