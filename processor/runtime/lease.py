@@ -69,6 +69,9 @@ class Keeper(Protocol):
     def generation(self) -> int:
         """Of our pipeline."""
 
+    def slowest_ms(self) -> int | None:
+        """The smallest watermark of all shards that catch up, of all workers."""
+
     def valid_for_s(self) -> float:
         """Seconds in which effects may start."""
 
@@ -122,6 +125,10 @@ class Lease:
     def generation(self) -> int:
         """Our pipeline's number among those that the application ran."""
         return self._keeper.generation
+
+    def slowest_ms(self) -> int | None:
+        """The smallest watermark of all shards that catch up, of all workers."""
+        return self._keeper.slowest_ms()
 
     # ---- validity
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 from uuid import UUID
 
 from msgspec import Struct
@@ -58,6 +59,16 @@ class LeaseStatus(Struct, frozen=True):
     held_for_s: float | None = None
 
 
+class Tasks(Protocol):
+    """What the shards' tasks tell, asked once a heartbeat."""
+
+    def stalled(self) -> Mapping[str, str]:
+        """A sentence for each shard whose task does not get on."""
+
+    def behind_ms(self) -> int | None:
+        """The smallest watermark of those that catch up; None: none does."""
+
+
 class LeaseLoop:
     """One worker's leases on one stream."""
 
@@ -69,9 +80,9 @@ class LeaseLoop:
         *,
         timing: c.Timing | None = None,
         observer: LeaseObserver | None = None,
-        stalled: Callable[[], Mapping[str, str]] = dict,
+        tasks: Tasks | None = None,
     ) -> None:
-        """`stalled`: a sentence for each shard whose task does not get on, asked every so often."""
+        """`tasks`: what the shards' tasks tell of themselves; None: nothing."""
         self._pipeline, self._is_rollback = follower.pipeline, follower.is_rollback
         self.table, self.clock, self.rng = ports.table, ports.clock, ports.rng
         self.observer = observer or Unobserved()  # type: ignore[abstract]  # empty is meant
@@ -82,7 +93,7 @@ class LeaseLoop:
         self._upkeep = Upkeep(
             ports, self._shards, self.states, self.observer, self._timing, self.in_background
         )
-        self._stalled = stalled
+        self._tasks_told = tasks
         self._machine = Machine(self._new_id(), self._timing)
         self._leases: dict[str, Lease] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by shard
@@ -239,7 +250,10 @@ class LeaseLoop:
         self._sample_at = now + self._timing.heartbeat_s
         rates = {key: lease.meter.sample(now) for key, lease in self._leases.items()}
         machine.on_rates(rates, now)
-        for shard_id, reason in ({} if has_slept else self._stalled()).items():
+        if self._tasks_told is None:
+            return
+        machine.on_behind(self._tasks_told.behind_ms())
+        for shard_id, reason in ({} if has_slept else self._tasks_told.stalled()).items():
             if machine.on_stalled(shard_id, now):
                 self.observer.on_stalled(shard_id, reason)
 
@@ -370,6 +384,9 @@ class LeaseLoop:
             self.observer.on_task_failed(lease.shard.id, error, mine.setbacks if mine else 0)
 
     # ---- what leases need (`lease.Keeper`)
+
+    def slowest_ms(self) -> int | None:
+        return self._machine.slowest_ms()
 
     def valid_for_s(self) -> float:
         return self._machine.valid_for_s(self.clock.monotonic())

@@ -86,6 +86,12 @@ class Road(Struct, frozen=True):
         return "stop" if self.is_merge else self.plan.pipeline.source.on_gap
 
     @property
+    def max_drift_ms(self) -> int | None:
+        """How far a shard that catches up may be ahead of the slowest that does; None: any."""
+        merge = self.plan.pipeline.merge
+        return merge.max_drift_ms if self.partials is not None and merge is not None else None
+
+    @property
     def on_stall_ms(self) -> int | None:
         """How long global rules wait for a shard that stands still; None: for ever."""
         merge = self.plan.pipeline.merge

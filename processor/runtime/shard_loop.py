@@ -44,8 +44,12 @@ Fact = Literal["idle", "quiet", "stalled"]
 
 # What a shard's loop is busy with. It may wait in three of them for as long as a target, the table
 # or the store of states is down: lag shows it, and a restart would not help.
-Doing = Literal["restoring", "reading", "counting", "publishing", "checkpointing"]
-_WAITS = ("restoring", "publishing", "checkpointing")
+# In a fourth one it waits for other shards (`merge.max_drift`).
+Doing = Literal["restoring", "reading", "counting", "publishing", "checkpointing", "drifting"]
+_WAITS = ("restoring", "publishing", "checkpointing", "drifting")
+# What waits for so long is no measure for others: they would wait for a target that is down.
+PAUSED_S = 10.0
+DRIFT_S = 1.0  # between looks at how far the slowest shard has come, which is told every 3 s
 
 # A page is counted in slices, so that heartbeats and other shards get their turn in between: where
 # a record closes a hundred windows of many keys, a page could take longer than a lease is valid.
@@ -81,6 +85,12 @@ class ShardLoop:
     @property
     def is_waiting(self) -> bool:
         return self.doing in _WAITS
+
+    @property
+    def behind_ms(self) -> int | None:
+        """Its watermark while it catches up; None else, and while it stands still."""
+        is_paused = self.is_waiting and self._road.clock.monotonic() - self.since > PAUSED_S
+        return self._pipeline.watermark_ms if self._lag_ms and not is_paused else None
 
     def _do(self, doing: Doing) -> None:
         self.doing: Doing = doing
@@ -157,6 +167,7 @@ class ShardLoop:
     async def _follow(self, reader: ShardReader) -> tuple[Shard, ...] | None:
         """The shard's children at its end; None when asked to finish before."""
         while not self._lease.stopping.is_set():
+            await self._await_slower()
             self._do("reading")
             page = await unless(self._lease.stopping, reader.read())
             if page is None:
@@ -171,6 +182,23 @@ class ShardLoop:
             await self._checkpoint_if_due()
             await self._note_if_due()
         return None
+
+    async def _await_slower(self) -> None:
+        """While it catches up: until the slowest shard that does, too, is near enough. Reading on
+        would only fill the merge stage with windows that wait for that one."""
+        if not self._is_far_ahead():
+            return
+        self._do("drifting")
+        self._idle.on_pause()
+        while self._is_far_ahead() and not self._lease.stopping.is_set():
+            await unless(self._lease.stopping, self._road.clock.sleep(DRIFT_S))
+
+    def _is_far_ahead(self) -> bool:
+        limit_ms, own_ms = self._road.max_drift_ms, self._pipeline.watermark_ms
+        if limit_ms is None or own_ms is None or not self._lag_ms:
+            return False
+        slowest_ms = self._lease.slowest_ms()
+        return slowest_ms is not None and own_ms - slowest_ms > limit_ms
 
     async def _mind_gap(self, page: Page) -> None:
         """Tell of records that retention took before they were read; RetentionGap if that is to

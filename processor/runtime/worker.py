@@ -82,7 +82,7 @@ class Worker:
             _follower(road, is_rollback),
             timing=self._timing,
             observer=observer,
-            stalled=self._stalled,
+            tasks=self,
         )
 
     def __repr__(self) -> str:
@@ -145,8 +145,14 @@ class Worker:
         """A sentence for each shard that neither gets on nor waits for something with a name."""
         return list(self._silent(STUCK_AFTER_S).values())
 
-    def _stalled(self) -> dict[str, str]:
+    def stalled(self) -> dict[str, str]:
+        """A sentence for each shard that another worker should try."""
         return self._silent(self._timing.stalled_s)
+
+    def behind_ms(self) -> int | None:
+        """The smallest watermark of the shards here that catch up; None: none does."""
+        known = [loop.behind_ms for loop in self._shards.values()]
+        return min((ms for ms in known if ms is not None), default=None)
 
     def _silent(self, longer_than_s: float) -> dict[str, str]:
         now = self._road.clock.monotonic()

@@ -109,7 +109,7 @@ class DynamoTable:
             items.worker_key(stream, row.id),
             _Expression("attribute_exists(#pk) AND attribute_not_exists(#buried)")
             .naming("pk", "buried")
-            .setting(items.worker_values(row), [items.READY]),
+            .setting(items.worker_values(row), [items.READY, items.BEHIND]),
         )
 
     async def read_workers(

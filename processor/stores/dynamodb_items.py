@@ -41,6 +41,7 @@ Item = dict[str, Any]
 BUCKETS = 16
 APPS = "app"
 GENERATIONS = "generations"  # of an application's row: only there once one is known
+BEHIND = "behind_ms"  # of a worker's row: only there while a shard of it catches up
 READY = "ready"  # of a worker's row: only there while it waits for a lease
 # What changes in a shard's row; the rest stays as it was created.
 CHANGING = (
@@ -146,6 +147,8 @@ def worker_values(row: WorkerRow) -> Item:
     }
     if row.ready:
         values[READY] = {"B": _packed(row.ready)}
+    if row.behind_ms is not None:
+        values[BEHIND] = {"N": str(row.behind_ms)}
     return values
 
 
@@ -169,6 +172,7 @@ def worker_row(item: Mapping[str, Any]) -> WorkerRow:
         held=tuple(Held(*one) for one in _unpacked(item, "held")),
         ready=tuple(Ready(*one) for one in _unpacked(item, READY)),
         generation=int(item.get("generation", {"N": "0"})["N"]),
+        behind_ms=int(item[BEHIND]["N"]) if BEHIND in item else None,
     )
 
 

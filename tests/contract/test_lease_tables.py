@@ -129,7 +129,7 @@ async def test_a_worker_says_what_it_holds(table: LeaseTable) -> None:
     first = Held("shardId-000000000000", 3, rests=True, to="b", rate=17)
     held = (first, Held("shardId-000000000001", 1))
     ready = (Ready("shardId-000000000002", 5),)
-    row = WorkerRow("a", 7, draining=True, held=held, ready=ready, generation=4)
+    row = WorkerRow("a", 7, draining=True, held=held, ready=ready, generation=4, behind_ms=-5)
     await table.join(STREAM, WorkerRow("a", 1))
     assert await table.heartbeat(STREAM, row)
     assert await table.read_workers(STREAM) == [row]

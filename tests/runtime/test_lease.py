@@ -94,6 +94,9 @@ class Keeping:
 
     retention_ms = 86_400_000
 
+    def slowest_ms(self) -> int | None:
+        return None
+
     def valid_for_s(self) -> float:
         return 6.0 if self.valid.is_set() else -1.0
 

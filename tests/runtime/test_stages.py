@@ -287,3 +287,53 @@ def test_a_shard_that_stands_still_is_waited_for_as_long_as_the_file_says(
         await life.stop()
 
     run(main())
+
+
+class Slow:
+    """A source of which a page of some shard takes so many seconds."""
+
+    def __init__(self, town: Town, page_s: dict[str, float]) -> None:
+        self._source, self._page_s = town.source, page_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def open(self, shard_id: str, position: Position) -> Any:
+        reader = self._source.open(shard_id, position)
+        read = reader.read
+
+        async def slowly() -> Page:
+            await asyncio.sleep(self._page_s[shard_id])
+            return await read()
+
+        reader.read = slowly
+        return reader
+
+
+@pytest.mark.parametrize(("max_drift_ms", "least", "most"), [(None, 30, 60), (120_000, 2, 16)])
+def test_a_shard_that_catches_up_stays_near_the_slowest_if_the_file_says_so(
+    max_drift_ms: int | None, least: int, most: int
+) -> None:
+    """Half a minute of events a page: one shard takes 0.2 s for it, the other, elsewhere, 1 s. How
+    far that one has come is known 4 s later, so it is no strict bound."""
+
+    async def main() -> None:
+        merging = MergeSpec("merge", 4, max_drift_ms=max_drift_ms)
+        town, sent = _town(shards=2, merging=merging, page_records_max=10)
+        await asyncio.sleep(3_600)  # or all would be in the future
+        sent.minutes(0, 40.5)
+        source = Slow(town, {SHARDS[0]: 0.2, SHARDS[1]: 1.0})
+        lives = [town.start(source=source), town.start(source=source)]
+        drift = 0
+        while len(town.totals()) < 40:
+            held = [view for life in lives for view in life.worker.shards().values()]
+            times = [view.watermark_ms for view in held if view.watermark_ms is not None]
+            if len(times) == 2:
+                drift = max(drift, max(times) - min(times))
+            await asyncio.sleep(0.1)
+        assert least <= drift / 60_000 <= most
+        assert town.totals() == sent.expected(40)
+        assert all(life.worker.stuck() == [] for life in lives)
+        await stop(*lives)
+
+    run(main())

@@ -264,6 +264,16 @@ class Machine:
         self._has_news = self._has_news or is_heavy
         self._decided = None if is_heavy else self._decided
 
+    def on_behind(self, watermark_ms: int | None) -> None:
+        """The smallest watermark of our shards that catch up; None: none does."""
+        self._standing.behind_ms = watermark_ms
+
+    def slowest_ms(self) -> int | None:
+        """The smallest watermark of all shards that catch up, of all workers."""
+        others = (row.behind_ms for row in self._fleet.workers.values() if not row.buried)
+        known = [ms for ms in (self._standing.behind_ms, *others) if ms is not None]
+        return min(known, default=None)
+
     def on_committed(self, row: ShardRow) -> None:
         """The task committed; if it got on by that, earlier setbacks no longer count."""
         self._portfolio.on_committed(row)

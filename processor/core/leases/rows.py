@@ -90,6 +90,7 @@ class WorkerRow(Struct, frozen=True):
     held: tuple[Held, ...] = ()
     ready: tuple[Ready, ...] = ()
     generation: int = 0  # of its pipeline
+    behind_ms: int | None = None  # the smallest watermark of those of its shards that catch up
 
 
 class LinkRef(NamedTuple):

@@ -18,6 +18,7 @@ class Standing:
     def __init__(self, worker_id: str, timing: Timing, generation: int = 0) -> None:
         self.has_joined = False
         self.heartbeat_at = 0.0
+        self.behind_ms: int | None = None  # as `WorkerRow` has it
         self._worker_id = worker_id
         self._generation = generation
         self._timing = timing
@@ -44,6 +45,7 @@ class Standing:
             held=held,
             ready=ready,
             generation=self._generation,
+            behind_ms=self.behind_ms,
         )
 
     def news_at(self, row: WorkerRow) -> float:
