@@ -59,6 +59,10 @@ class Record(NamedTuple):
 
 
 def plan(*rules: RuleSpec, **event: Any) -> Plan:
+    return compile(pipeline(*rules, **event))
+
+
+def pipeline(*rules: RuleSpec, **event: Any) -> Pipeline:
     """A pipeline over `records`; without rules, two: orders a minute, payments in three."""
     settings: dict[str, Any] = {
         "id": "id",
@@ -68,16 +72,14 @@ def plan(*rules: RuleSpec, **event: Any) -> Plan:
         "out_of_orderness_ms": 5_000,
         "dedupe_horizon_ms": 10 * MINUTE_MS,
     }
-    return compile(
-        Pipeline(
-            "shop",
-            SourceSpec("orders"),
-            EventSpec(**(settings | event)),
-            {},
-            rules or (rule(), rule("payments", "payment", 3 * MINUTE_MS)),
-            StateSpec("processor-shop"),
-            DeadLetterSpec("processor-shop-dead-letters"),
-        )
+    return Pipeline(
+        "shop",
+        SourceSpec("orders"),
+        EventSpec(**(settings | event)),
+        {},
+        rules or (rule(), rule("payments", "payment", 3 * MINUTE_MS)),
+        StateSpec("processor-shop"),
+        DeadLetterSpec("processor-shop-dead-letters"),
     )
 
 

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from processor import zones
 from processor.core.homes import place_of
 from processor.core.merge.pipeline import MergePipeline
 from processor.core.pipeline import ShardPipeline
@@ -29,6 +30,7 @@ from processor.model import (
     DerivedEvent,
     Mark,
     MergeSpec,
+    PanesSpec,
     Partial,
     Position,
     RuleSpec,
@@ -41,7 +43,7 @@ from tests.core.merge import stages
 from tests.core.streams import MINUTE_MS, START_MS, Record
 from tests.truth import shop
 
-N = 250
+N = 160
 OUT_OF_ORDERNESS_MS = 5_000
 LAST = Position("after", "9" * 30)
 AFTER_ALL = Mark(LAST, "idle", START_MS + 100 * 3_600_000)
@@ -51,6 +53,13 @@ BUCKETS = 3
 RULES: tuple[RuleSpec, ...] = (
     streams.rule("tumbling", detect=()),
     streams.rule("shifted", window=WindowSpec(MINUTE_MS, 7_000), detect=()),
+    streams.rule("hopping", window=WindowSpec(3 * MINUTE_MS, 0, "hopping", MINUTE_MS), detect=()),
+    streams.rule("odd hops", window=WindowSpec(100_000, 0, "hopping", 70_000), detect=()),
+    streams.rule("sessions", window=WindowSpec(kind="session", gap_ms=20_000), detect=()),
+    streams.rule(
+        "days", window=WindowSpec(kind="calendar", calendar="day", zone="Europe/Berlin"), detect=()
+    ),
+    streams.rule("patient", lateness_ms=2 * MINUTE_MS, panes=PanesSpec(late_count=1), detect=()),
     streams.rule("regions", group_by=("region",), where={}, detect=()),
     streams.rule("everything", group_by=(), size_ms=2 * MINUTE_MS, detect=()),
 )
@@ -58,7 +67,7 @@ RULES: tuple[RuleSpec, ...] = (
 Result = tuple[str, str, int, int]  # rule, key, start, end
 Results = dict[Result, Any]
 seeds = st.integers(0, 2**32)
-examples = settings(max_examples=12, deadline=None)
+examples = settings(max_examples=7, deadline=None)
 
 
 class Layout(NamedTuple):
@@ -112,8 +121,8 @@ def arrived(events: Sequence[Mapping[str, Any]], seed: int | None = None) -> lis
 
 def results(stream: Sequence[Record], layout: Layout) -> Results:
     """The final result of every window, by what it is about; one id has one byte string."""
-    made = streams.plan(*RULES, out_of_orderness_ms=OUT_OF_ORDERNESS_MS)
-    plan = compile(replace(made.pipeline, merge=MergeSpec("merge", BUCKETS)))
+    pipeline = streams.pipeline(*RULES, out_of_orderness_ms=OUT_OF_ORDERNESS_MS)
+    plan = compile(replace(pipeline, merge=MergeSpec("merge", BUCKETS)), zones.tables(pipeline))
     bodies: dict[str, bytes] = {}
     found: Results = {}
     for event in told(plan, stream, layout):
@@ -210,7 +219,7 @@ def test_cuts_change_nothing(seed: int, pages: int) -> None:
 def test_a_shuffle_within_the_bound_changes_nothing(seed: int, other: int) -> None:
     events = made(seed)
     straight = results(arrived(events), Layout())
-    assert len(straight) > 20
+    assert len(straight) > 100
     assert results(arrived(events, other), Layout()) == straight
 
 
