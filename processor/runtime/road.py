@@ -82,8 +82,8 @@ class Road(Struct, frozen=True):
 
     @property
     def on_gap(self) -> Literal["stop", "continue"]:
-        """A partial that is lost is waited for for ever: better to say so at once."""
-        return "stop" if self.is_merge else self.plan.pipeline.source.on_gap
+        """Of both streams: what is lost of the merge stream makes windows partial, too."""
+        return self.plan.pipeline.source.on_gap
 
     @property
     def max_drift_ms(self) -> int | None:

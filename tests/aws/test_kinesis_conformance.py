@@ -160,6 +160,16 @@ async def test_an_explicit_hash_key_goes_before_the_partition_key(kinesis: Any) 
             assert placed["ShardId"] == shard["ShardId"]
 
 
+async def test_each_record_of_a_batch_goes_by_its_own_explicit_hash_key(kinesis: Any) -> None:
+    name = await new_stream(kinesis, shards=3)
+    shards = await shards_of(kinesis, name)
+    keys = [str(edge) for shard in shards for edge in hash_range(shard)]
+    batch = [{"Data": b"", "PartitionKey": "same", "ExplicitHashKey": key} for key in keys]
+    answer = await kinesis.put_records(StreamName=name, Records=batch)
+    wanted = [shard["ShardId"] for shard in shards for _ in hash_range(shard)]
+    assert [placed["ShardId"] for placed in answer["Records"]] == wanted
+
+
 async def test_sequence_numbers_have_56_digits_and_increase(kinesis: Any) -> None:
     name = await new_stream(kinesis)
     placed = await put(kinesis, name, *(b"%d" % i for i in range(20)))
