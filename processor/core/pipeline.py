@@ -563,7 +563,9 @@ class ShardPipeline:
         counts: Counts,
     ) -> Iterator[Step]:
         """Count, move the watermark, and tell what it passes."""
-        rest = yield from turns(self._fire(records, moved, counts))
+        # Of a page of which nothing can be read no rule hears: it is no mark that moves time.
+        is_heard = batch is None or len(batch) > 0
+        rest = yield from turns(self._fire(records, moved, counts) if is_heard else iter(()))
         self._watermark_ms = moved.to_ms
         self._floors = floors.standing(self._floors, moved.to_ms)
         self._seen.sweep(moved.to_ms)

@@ -253,6 +253,16 @@ def test_a_closing_that_is_too_large_is_split_and_nothing_is_lost(
     assert keys == [[f"store-{i}"] for i in range(100)]
 
 
+def test_a_page_of_which_nothing_can_be_read_tells_nothing() -> None:
+    """Cut otherwise, it would be part of a page that tells: then numbers would not be the same."""
+    broken = record(0, NOW_MS)._replace(payload=b"{")
+    alone, together = fresh(), fresh()
+    told = alone.feed(streams.page([broken])).partials
+    told += alone.feed(streams.page([record(1, NOW_MS + 6_000)])).partials
+    assert told == together.feed(streams.page([broken, record(1, NOW_MS + 6_000)])).partials
+    assert [closing.number for closing in closings(told)] == [0]
+
+
 def test_a_watermark_before_1970_is_no_closing_of_its_own() -> None:
     shipper = fresh()._global_rules[0]
     told = list(shipper.take(None, np.array([-5_000, -1]), -1))
