@@ -6,6 +6,7 @@ began in the midst of things (a rollback, a stream past its retention).
 
     known life, a number is missing      held, up to HELD_MAX closings or HELD_BYTES_MAX; then the
                                          missing ones are given up
+    the next one, some splits missing    held, up to NEXT_BYTES_MAX; then given up likewise
     new life that begins past number 0   held until JOIN_AFTER_MS later, by the arrival of whatever
                                          comes next; then it joins with the first one held
 
@@ -22,6 +23,9 @@ from processor.core.merge.partials import Closing, Teller
 
 HELD_MAX = 64
 HELD_BYTES_MAX = 8 * 2**20
+# Of the closing that is next, as its splits come: 100,000 groups of one bucket with a sketch or
+# two each. Its shard held as much.
+NEXT_BYTES_MAX = 512 * 2**20
 JOIN_AFTER_MS = 60_000
 
 
@@ -60,11 +64,14 @@ class Queue(Struct):
     has_begun: bool = False
     waits_since_ms: int = 0  # arrival of the first one held, while it has not begun
     held: dict[int, Held] = {}
+    is_after_gap: bool = False  # what comes next follows on closings that were given up
 
     @property
     def is_over(self) -> bool:
-        held_bytes = sum(each.bytes for each in self.held.values())
-        return len(self.held) > HELD_MAX or held_bytes > HELD_BYTES_MAX
+        next_bytes = self.held[self.next].bytes if self.next in self.held else 0
+        held_bytes = sum(each.bytes for each in self.held.values()) - next_bytes
+        is_much = held_bytes > HELD_BYTES_MAX or next_bytes > NEXT_BYTES_MAX
+        return len(self.held) > HELD_MAX or is_much
 
 
 class Holding:
@@ -123,18 +130,19 @@ class Holding:
         self._queues = dict(saved)
 
 
-def _ready(queue: Queue, *, is_after_gap: bool = False) -> list[Whole]:
+def _ready(queue: Queue) -> list[Whole]:
     """Those that are whole from the next number on."""
     ready = []
     while (held := queue.held.get(queue.next)) is not None and held.is_whole:
         del queue.held[queue.next]
-        ready.append(Whole(held.splits, is_after_gap))
-        queue.next, queue.has_begun, is_after_gap = queue.next + 1, True, False
+        ready.append(Whole(held.splits, queue.is_after_gap))
+        queue.next, queue.has_begun, queue.is_after_gap = queue.next + 1, True, False
     return ready
 
 
 def _skip(queue: Queue) -> list[Whole]:
     """Give up what is missing before the first one held that is whole, and all before it."""
+    queue.is_after_gap = True
     whole = [number for number, held in queue.held.items() if held.is_whole]
     if not whole:  # parts of many closings: nothing that could be applied
         queue.next = max(queue.held) + 1
@@ -142,4 +150,4 @@ def _skip(queue: Queue) -> list[Whole]:
         return []
     queue.next = min(whole)
     queue.held = {number: held for number, held in queue.held.items() if number >= queue.next}
-    return _ready(queue, is_after_gap=True)
+    return _ready(queue)

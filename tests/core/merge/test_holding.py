@@ -96,11 +96,32 @@ def test_too_many_held_bytes_likewise() -> None:
     assert put(held, split(3)) == [3, 4]
 
 
+def test_a_closing_larger_than_what_is_held_else_is_applied_when_its_last_split_comes() -> None:
+    held = Holding()
+    for nth in range(29):
+        assert put(held, split(0, nth, 30), holding.HELD_BYTES_MAX // 10) == []
+    assert put(held, split(0, 29, 30), holding.HELD_BYTES_MAX // 10) == [0]
+
+
 def test_splits_of_closings_of_which_none_is_whole_are_bounded_too() -> None:
     held = Holding()
     for number in range(1, holding.HELD_MAX + 2):
         assert put(held, split(number, 0, 2)) == []
-    assert put(held, split(holding.HELD_MAX + 2)) == [holding.HELD_MAX + 2]
+    held = restarted(held)
+    ready = held.put(split(holding.HELD_MAX + 2), SIZE, 0)
+    assert ready is not None
+    assert [(one.splits[0].number, one.is_after_gap) for one in ready] == [
+        (holding.HELD_MAX + 2, True)
+    ]
+
+
+def test_a_closing_whose_splits_never_end_is_given_up() -> None:
+    held = Holding()
+    assert put(held, split(0, 0, 3), holding.NEXT_BYTES_MAX) == []
+    assert put(held, split(0, 1, 3), 1) == []
+    ready = held.put(split(1), SIZE, 0)
+    assert ready is not None
+    assert [one.is_after_gap for one in ready] == [True]
 
 
 def test_a_life_that_is_met_in_its_midst_joins_a_minute_later() -> None:
