@@ -253,6 +253,19 @@ def test_a_closing_that_is_too_large_is_split_and_nothing_is_lost(
     assert keys == [[f"store-{i}"] for i in range(100)]
 
 
+def test_many_windows_of_one_key_are_split_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SPLIT_BYTES_MAX", 4_000)
+    plan = stages.plan(stages.rule(group_by=()), buckets=1, out_of_orderness_ms=10 * MINUTE_MS)
+    pipeline = fresh(plan)
+    feed(pipeline, *(NOW_MS + i * SIZE_MS for i in range(50)))
+    told = pipeline.feed(streams.page([record(99, NOW_MS + 30 * MINUTE_MS)])).partials
+    assert max(len(partial.body) for partial in told) <= 4_000
+    parts = closings(told)
+    assert len(parts) > 2
+    assert sum(map(counted, parts)) == 50
+    assert len({(part.number, part.splits) for part in parts}) == 1
+
+
 def test_a_page_of_which_nothing_can_be_read_tells_nothing() -> None:
     """Cut otherwise, it would be part of a page that tells: then numbers would not be the same."""
     broken = record(0, NOW_MS)._replace(payload=b"{")

@@ -120,11 +120,27 @@ def split(
 def _halved(
     whole: Deltas, bytes_of: Callable[[Deltas], int], like: WindowTable
 ) -> Iterator[Deltas]:
-    """A key's slots stay together: of one key they are far below the bound."""
-    n = len(whole.keys)
-    if n == 1 or bytes_of(whole) < SPLIT_BYTES_MAX - 100:  # room for larger numbers of splits
+    """Parts in order, each small enough."""
+    # Room for larger numbers of splits.
+    halves = [whole] if bytes_of(whole) < SPLIT_BYTES_MAX - 100 else _halves(whole, like)
+    if len(halves) == 1:
         yield whole
         return
-    is_first = np.arange(n) < n // 2
-    for half in (is_first, ~is_first):
-        yield from _halved(some(whole, half, like), bytes_of, like)
+    for half in halves:
+        yield from _halved(half, bytes_of, like)
+
+
+def _halves(whole: Deltas, like: WindowTable) -> list[Deltas]:
+    """By keys; of one key by its units, of which a jump of time can end thousands. One unit of one
+    key stays whole: it is far below the bound."""
+    n = len(whole.keys)
+    if n > 1:
+        is_first = np.arange(n) < n // 2
+        return [some(whole, is_first, like), some(whole, ~is_first, like)]
+    table = like.fresh()
+    table.adopt(whole.windows, np.zeros(1, dtype=np.int64))
+    units = table.open
+    if len(units) == 1:
+        return [whole]
+    earlier = table.take_out(units[: len(units) // 2])
+    return [Deltas(whole.keys, earlier), Deltas(whole.keys, table.snapshot())]
