@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from tests.sim.run import Outcome, run_seed
 
-CHUNK = 8  # seeds handed out at once: some 4 s of work
+CHUNK = 8  # seeds handed out at once: some 10 s of work
 
 
 def outcomes(seeds: Iterable[int], jobs: int, chunk: int = CHUNK) -> Iterator[Outcome]:

@@ -47,7 +47,7 @@ PATHS = (
     "write under an old epoch refused",
 )
 FAULTS = ("weather", "outage", "crash", "pause", "aim", "damage", "deafness", "deploy", "refusal")
-JUDGED_FROM = 300  # seeds; in fewer, the rarest of the paths need not occur
+JUDGED_FROM = 200  # seeds; in fewer, the rarest of the paths need not occur
 
 
 @dataclass
