@@ -113,7 +113,7 @@ def _lint_horizon(event: EventSpec) -> Iterator[Warning]:
 
 def _lint_traffic(rule: RuleSpec, merge: MergeSpec) -> Iterator[Warning]:
     """Every shard tells every bucket that its watermark has passed a window's end."""
-    period_ms = period_of(rule.window)
+    period_ms = closing_period_of(rule.window)
     if period_ms and merge.buckets * 1_000 > MERGE_PUTS_MAX * period_ms:
         message = (
             f"each shard puts {merge.buckets} records (merge.buckets) into {merge.stream} every"
@@ -135,6 +135,13 @@ def period_of(window: WindowSpec) -> int | None:
     if window.kind == "hopping":
         return window.every_ms
     return None if window.kind == "session" else span_of(window)
+
+
+def closing_period_of(window: WindowSpec) -> int | None:
+    """The same of what shards tell of a global rule: of hopping windows, their panes."""
+    if window.kind == "hopping" and window.every_ms:
+        return gcd(window.size_ms, window.every_ms)
+    return period_of(window)
 
 
 def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from processor.config.checks import is_global
 from processor.config.lints import span_of
 from processor.core.figures import bytes_per_group
 from processor.core.scoring import Scorer
 from processor.core.versions import memory_ids
-from processor.model import EventSpec, RuleSpec
+from processor.model import EventSpec, PanesSpec, RuleSpec
 
 # Measured with texts of a dozen characters: 130 for a key's text, its entry in a hash table, its
 # place and kind, and as much again of slack while tables grow by doubling. Longer keys take more.
@@ -48,16 +50,23 @@ def memory_of(rule: RuleSpec, event: EventSpec) -> Memory:
 def windows_a_key(rule: RuleSpec, event: EventSpec) -> int:
     """Windows of one key that are open at once: the present one, and those that may still be late.
 
-    Of hopping windows, panes.
+    Of hopping windows panes, where these are told but once or go through the merge stream.
     """
     size_ms = span_of(rule.window)
     if size_ms is None:
         return 1
     waiting_ms = event.out_of_orderness_ms + rule.lateness_ms
     if rule.window.kind == "hopping":
-        pane_ms = math.gcd(size_ms, rule.window.every_ms)
-        return math.ceil((size_ms + waiting_ms) / pane_ms)
+        every_ms = rule.window.every_ms
+        shares = is_global(event, rule) or not (rule.lateness_ms or has_panes(rule.panes))
+        step_ms = math.gcd(size_ms, every_ms) if shares else every_ms
+        return math.ceil((size_ms + waiting_ms) / step_ms)
     return 1 + math.ceil(waiting_ms / size_ms)
+
+
+def has_panes(panes: PanesSpec) -> bool:
+    """Whether a window is told more than once."""
+    return replace(panes, emit_empty=False) != PanesSpec()
 
 
 def _series_bytes(rule: RuleSpec) -> int:

@@ -12,7 +12,7 @@ from math import ceil, exp, floor
 
 from msgspec import Struct
 
-from processor.config.lints import period_of, span_of
+from processor.config.lints import closing_period_of, period_of, span_of
 from processor.explaining import prices
 from processor.model import MergeSpec, PanesSpec, RuleSpec
 
@@ -93,7 +93,7 @@ def puts_a_day(
     rule: RuleSpec, assumed: Assumed, merge: MergeSpec, a_window: int
 ) -> tuple[float, float]:
     """Records of the merge stream, and the units that are paid: one a bucket, shard and end."""
-    period_ms = period_of(rule.window)
+    period_ms = closing_period_of(rule.window)
     assert period_ms is not None, "a global rule's windows end for all keys at once"
     keys = groups(rule, assumed)
     counted = keys * (1 - exp(-assumed.rate / assumed.shards / keys * period_ms / 1000))

@@ -134,6 +134,12 @@ def test_a_global_rule_puts_a_record_a_bucket_shard_and_end_and_pays_by_its_size
     assert units == 8 * 16 * 144 * 41  # 1,000 groups of 1,025 bytes a record: 40 units and some
 
 
+def test_of_hopping_windows_shards_tell_the_panes() -> None:
+    window = WindowSpec(10 * MINUTE, kind="hopping", every_ms=4 * MINUTE)
+    puts, _ = puts_a_day(replace(RULE, window=window), Assumed(shards=1), MERGE, 100)
+    assert puts == 16 * 720  # of two minutes
+
+
 # ---- memory -----------------------------------------------------------------------------------
 
 
@@ -153,6 +159,15 @@ def test_windows_are_open_until_nothing_can_come_for_them(
 ) -> None:
     rule = replace(RULE, window=window, lateness_ms=lateness_ms)
     assert windows_a_key(rule, EventSpec(out_of_orderness_ms=late_ms)) == n
+
+
+def test_hopping_windows_that_are_told_early_share_no_panes() -> None:
+    window = WindowSpec(10 * MINUTE, kind="hopping", every_ms=4 * MINUTE)
+    event = replace(EVENT, out_of_orderness_ms=0)
+    rule = replace(RULE, window=window, panes=PanesSpec(early_count=50))
+    assert windows_a_key(rule, event) == 3
+    assert windows_a_key(replace(rule, panes=PanesSpec(emit_empty=True)), event) == 5
+    assert windows_a_key(replace(rule, group_by=()), event) == 5
 
 
 def test_the_memory_that_is_told_is_about_what_the_engine_takes() -> None:
