@@ -271,14 +271,12 @@ def test_an_idle_shard_s_watermark_follows_the_clock_after_half_a_minute(folder:
 
 
 def test_records_end_idleness_and_a_record_arrives_when_it_happened(folder: Folder) -> None:
-    later = ORDER.replace("+1m", "+9m").replace("id: a", "id: b")
-    folder.agree(
-        f"records: [{ORDER}]",
-        "idle: 29s",
-        f"records: [{later}]",
-        "idle: 29s, expect: nothing",
-        "idle: 61s, expect: [{count: 2}]",
+    first, second, third = (
+        f"records: [{ORDER.replace('+1m', at).replace('id: a', f'id: {at}')}]"
+        for at in ("+9m20s", "+9m50s", "+9m59s")
     )
+    idle = "idle: 29s, expect: nothing"  # a second more, and the clock would count
+    folder.agree(first, idle, second, idle, third, idle, "idle: 1m, expect: [{count: 3}]")
 
 
 def test_a_record_far_ahead_of_its_arrival_is_a_dead_letter(folder: Folder) -> None:
