@@ -322,7 +322,8 @@ cases:
     assert code == 0, out + err
 
 
-GLOBAL = PIPELINE.replace("group_by: [store]", "group_by: [type]") + "merge: {stream: meet}\n"
+GLOBAL = PIPELINE.replace("group_by: [store]", "group_by: [type]")
+GLOBAL += "merge: {stream: meet, on_stall: 5m}\n"
 
 
 def test_a_global_rule_goes_through_both_stages_and_waits_for_the_slowest_shard(
@@ -348,6 +349,13 @@ cases:
       - {{watermark: +10m, shard: 0, expect: nothing}}
       - {{idle: 29s, shard: 1, expect: nothing}}
       - {{idle: 1s, shard: 1, expect: [{{count: 1}}]}}
+  a shard that stands still is left behind after on_stall:
+    shards: 2
+    steps:
+      - {{records: [{ORDER}], shard: 0}}
+      - {{records: [{ORDER.replace("id: a", "id: b")}], shard: 1}}
+      - {{idle: 9m30s, shard: 0, expect: nothing}}
+      - {{idle: 5m, shard: 0, expect: [{{count: 1, complete: false}}]}}
 """
     )
     assert (code, err) == (0, ""), out

@@ -89,9 +89,11 @@ class Trial:
         self._shards = [
             LoneShard(ShardPipeline(plan, shard, INCARNATION), behind_ms) for shard in shards
         ]
-        merging = MergePipeline(plan, Shard("merge"), INCARNATION)
-        has_global = any(rule.is_global for rule in plan.rules)
-        self._merge = LoneShard(merging, behind_ms) if has_global else None
+        merge = plan.pipeline.merge if any(rule.is_global for rule in plan.rules) else None
+        self._merge: LoneShard | None = None
+        if merge is not None:
+            merging = MergePipeline(plan, Shard("merge"), INCARNATION)
+            self._merge = LoneShard(merging, behind_ms, merge.on_stall_ms)
         self._forget()
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from processor.core.merge.pipeline import MergePipeline
+from processor.core.merge.stalls import Stall
 from processor.core.pipeline import ShardPipeline
 from processor.core.progress import Idle
 from processor.model import TRIM_HORIZON, Mark, Page, Position, Step
@@ -13,9 +14,15 @@ from processor.model import TRIM_HORIZON, Mark, Page, Position, Step
 class LoneShard:
     """A shard whose every decision takes effect at once: nothing fails here, nothing is stored."""
 
-    def __init__(self, machine: ShardPipeline | MergePipeline, out_of_orderness_ms: int) -> None:
+    def __init__(
+        self,
+        machine: ShardPipeline | MergePipeline,
+        out_of_orderness_ms: int,
+        on_stall_ms: int | None = None,
+    ) -> None:
         self._machine = machine
         self._idle = Idle(out_of_orderness_ms)
+        self._stall = Stall(on_stall_ms)
 
     def __repr__(self) -> str:
         return f"<LoneShard {self._machine!r} {self._idle!r}>"
@@ -27,7 +34,8 @@ class LoneShard:
     def feed(self, page: Page) -> Iterator[Step]:
         """A read that brought records."""
         self._idle.on_answer(len(page), page.millis_behind, page.date_ms)
-        return self._machine.steps(page)
+        yield from self._machine.steps(page)
+        self._stall.on_answer(self._machine.behind, page.millis_behind, page.date_ms)
 
     def feed_nothing(self, date_ms: int) -> Iterator[Step]:
         """A read that brought none, with nothing left to read."""
@@ -38,6 +46,11 @@ class LoneShard:
             yield from self.advance(to_ms)
         elif self._idle.is_certain and self._machine.is_quiet_due:
             yield from self._machine.steps(Mark(self._position, "quiet", furthest_ms or 0))
+        self._stall.on_answer(self._machine.behind, 0, date_ms)
+        behind = self._stall.candidate()
+        if behind is not None:
+            mark = Mark(self._position, "stalled", behind.watermark_ms, behind.shard_id)
+            yield from self._machine.steps(mark)
 
     def advance(self, to_ms: int) -> Iterator[Step]:
         """Move the watermark there by a mark."""
