@@ -98,6 +98,11 @@ def test_the_cases_of_the_demo_s_pipeline_are_right() -> None:
     assert ended.stdout.splitlines()[-1].endswith("cases: all ok")
 
 
+def test_every_kind_of_window_tells_what_its_cases_say() -> None:
+    file = str(Path(__file__).parent / "testing" / "windows.cases.yaml")
+    assert cli.main(["test", file]) == 0
+
+
 def test_the_page_s_example_is_right_and_what_it_shows_is_what_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

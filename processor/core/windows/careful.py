@@ -97,6 +97,8 @@ class Careful:
                 stop = int(np.searchsorted(batch.at, place, side="right"))
                 yield from self._count(batch.part(slice(counted, stop)))
                 counted = stop
+            if 0 < place <= len(after):  # what the page's records before moved, as in a page apart
+                self._passed_ms = max(self._passed_ms, int(after[place - 1]))
             passed_ms = int(after[place]) if place < len(after) else watermark_ms
             yield from self._pass(passed_ms, place)
         if batch is not None:
