@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -15,17 +14,10 @@ from processor.core.keys import KeyTable
 from processor.core.merge import slices
 from processor.core.merge.members import Members
 from processor.core.merge.partials import Deltas
-from processor.core.rules import Rule, RulePlan, Saved
+from processor.core.rules import Firing, Rule, RulePlan, Saved
 from processor.core.telling import Tell
-from processor.core.windows import Plain, WindowTable
+from processor.core.windows import WindowTable
 from processor.model import Bools, Ints, Rows, Shard
-
-
-class Counted(NamedTuple):
-    """Records: in windows, and too late for any."""
-
-    counted: int
-    late: int
 
 
 class MergedRule(Rule):
@@ -38,7 +30,7 @@ class MergedRule(Rule):
         # No record is here to be put aside: what is one too many counts in `other`.
         self.keys = KeyTable(spec.group_by, None, shard, most)
         assert plan.grid is not None, "refused where the pipeline file is read"
-        self.windows: Plain = Plain(plan.grid, spec.aggregates)
+        self.bare = WindowTable(plan.grid, spec.aggregates)  # stays empty: what shards tell
         self._members = members
         self._starts = _Starts(shard, members)
         empty_values = figures.nothing(spec.aggregates)
@@ -50,41 +42,30 @@ class MergedRule(Rule):
         n_fields = len(self.plan.spec.group_by)
         if any(len(values) != n_fields for values in deltas.keys):
             raise ValueError(f"keys that are not of {n_fields} fields")
-        self._table_of(deltas)
+        self.bare.fresh().adopt(deltas.windows, np.arange(len(deltas.keys)))
         if (slices.counts(deltas.windows) < 1).any():
             raise ValueError("windows without a record")
 
-    def merge(self, deltas: Deltas, watermark_ms: int) -> Counted:
-        """Add what a shard counted, checked; windows that the watermark has passed are told for
-        good."""
-        table = self._table_of(deltas)
-        late = table.take_out(slices.ended(table, watermark_ms))
-        timely = table.snapshot()
-        used = slices.used(timely, len(deltas.keys))
-        self._add_deltas(slices.some(Deltas(deltas.keys, timely), used, table))
-        return Counted(int(slices.counts(timely).sum()), int(slices.counts(late).sum()))
-
-    def _table_of(self, deltas: Deltas) -> WindowTable:
-        table = self.windows.table.fresh()
-        table.adopt(deltas.windows, np.arange(len(deltas.keys)))
-        return table
-
-    def _add_deltas(self, deltas: Deltas) -> None:
+    def merge(self, deltas: Deltas, watermark_ms: int) -> Iterator[Firing]:
+        """Add what a shard counted, checked; what the watermark has passed is told late, or is
+        dropped (see `take_dropped`). To be taken to the end."""
         n = len(deltas.keys)
         if not n:
             return
         columns = [list(column) for column in zip(*deltas.keys, strict=True)]
         rows = self.keys.indices(columns, [""] * n)
         self._ensure()
-        table = self.windows.table
-        firsts = slices.first_ends(table, deltas.windows)
+        firsts = slices.first_ends(self.bare, deltas.windows)
         np.minimum.at(
             self._by_key.arrays["first_end_ms"], rows[slices.rows_of(deltas.windows)], firsts
         )
         self._lifetimes.note(rows[slices.rows_of(deltas.windows)], firsts - 1)
         for row in np.unique(rows[_repeats(rows)]).tolist():  # of `other` only
-            deltas, rows = slices.joined(deltas, rows, row, table)
-        table.merge(deltas.windows, rows)
+            deltas, rows = slices.joined(deltas, rows, row, self.bare)
+        parts = self.bare.fresh()
+        parts.adopt(deltas.windows, rows)
+        for told in self.windows.merge(parts, watermark_ms):
+            yield self._firing(told)
 
     def learning(self, saved: Saved) -> Iterator[None]:
         """Take over what another version's section knows of its keys, without its windows."""

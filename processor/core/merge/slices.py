@@ -37,24 +37,9 @@ def some(whole: Deltas, keys: Bools, like: WindowTable) -> Deltas:
     return Deltas(names, _renumbered(whole.windows, heirs, like))
 
 
-def used(saved: windows.Saved, n_keys: int) -> Bools:
-    """Which of n keys have a slot, bool[n]."""
-    found = np.zeros(n_keys, dtype=np.bool_)
-    found[rows_of(saved)] = True
-    return found
-
-
 def counts(saved: windows.Saved) -> Ints:
     """The records of each slot, int64[n]."""
     return np.frombuffer(saved.columns["n"], "<i8")
-
-
-def ended(table: WindowTable, watermark_ms: int) -> list[int]:
-    """Open units that no window counts which ends after that, by ordinal."""
-    ordinals = np.array(table.open, dtype=np.int64)
-    last_ends = table.grid.last_ends(table.grid.unit_times(ordinals))
-    found: list[int] = ordinals[last_ends <= watermark_ms].tolist()
-    return found
 
 
 def first_ends(table: WindowTable, saved: windows.Saved) -> Ints:
@@ -76,24 +61,26 @@ def _times(table: WindowTable, saved: windows.Saved) -> Ints:
 def joined(deltas: Deltas, rows: Ints, row: int, like: WindowTable) -> tuple[Deltas, Ints]:
     """All keys that go to one row as one key, in rounds that halve them; with the new rows."""
     while (at := np.flatnonzero(rows == row)).size > 1:
-        table = like.fresh()
+        table = like.bare()
         heirs = np.empty(len(rows), dtype=np.int64)
         pairs = np.arange(len(at)) // 2
         kept = np.concatenate([np.flatnonzero(rows != row), at[::2]])
         kept.sort()
         heirs[kept] = np.arange(len(kept))
         heirs[at[1::2]] = -1
-        table.merge(deltas.windows, heirs)
+        table.adopt(deltas.windows, heirs)
         heirs[kept] = -1
         heirs[at[1::2]] = np.searchsorted(kept, at[::2])[pairs[1::2]]
-        table.merge(deltas.windows, heirs)
+        others = like.bare()
+        others.adopt(deltas.windows, heirs)
+        table.merge(others)
         deltas = Deltas([deltas.keys[i] for i in kept.tolist()], table.snapshot())
         rows = rows[kept]
     return deltas, rows
 
 
 def _renumbered(saved: windows.Saved, heirs: Ints, like: WindowTable) -> windows.Saved:
-    table = like.fresh()
+    table = like.bare()
     table.adopt(saved, heirs)
     return table.snapshot()
 

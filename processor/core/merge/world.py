@@ -6,6 +6,7 @@ Versions are worlds of their own: during a deploy each hears only of the shards 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -119,14 +120,14 @@ class World:
         return None
 
     def _apply(self, whole: Whole) -> Taken:
-        counted = late = 0
-        reach_ms = NEVER_MS
+        firings: list[Firing] = []
+        records, reach_ms = 0, NEVER_MS
         for split in whole.splits:
-            if split.deltas is None:
-                continue
-            merged = self.rule.merge(split.deltas, self._members.watermark_ms)
-            counted, late = counted + merged.counted, late + merged.late
-            reach_ms = max(reach_ms, self._reach_ms(split.deltas))
+            if split.deltas is not None:
+                firings += self.rule.merge(split.deltas, self._members.watermark_ms)
+                records += int(slices.counts(split.deltas.windows).sum())
+                reach_ms = max(reach_ms, self._reach_ms(split.deltas))
+        late = self.rule.take_dropped()
         last = whole.splits[-1]
         self._members.report(
             Report(
@@ -139,11 +140,10 @@ class World:
             )
         )
         self._holding.keep(self._members.ids)
-        return Taken(self._fire(), counted, late)
+        return Taken(chain(firings, self._fire()), records - late, late)
 
     def _reach_ms(self, deltas: Deltas) -> int:
-        table = self.rule.windows.table
-        return int(slices.last_ends(table, deltas.windows).max(initial=NEVER_MS))
+        return int(slices.last_ends(self.rule.bare, deltas.windows).max(initial=NEVER_MS))
 
     def _fire(self) -> Iterator[Firing]:
         self.rule.speak_for(self._members.incarnation)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 from msgspec import Meta, Struct
 
 from processor.core.figures import Readings
 from processor.model import AggregateSpec, Bools, Ints, Rows
+
+if TYPE_CHECKING:
+    from processor.core.windows.table import WindowTable
 
 Sample = tuple[str | None, str | None]  # correlation id and traceparent of a window's first record
 SampleOf = Callable[[int], Sample]
@@ -107,6 +110,12 @@ class Windows(Protocol):
 
         `after`: int64[page], the watermark after each record of the page; nothing where a mark
         moves it to `watermark_ms`. Works as it is iterated; to be taken to the end.
+        """
+
+    def merge(self, parts: WindowTable, judged_ms: int) -> Iterator[Told]:
+        """Count units that were counted elsewhere, judged by a watermark; may empty `parts`.
+
+        What is told is of record 0. As `take`, to be taken to the end.
         """
 
     def is_due(self, watermark_ms: int) -> bool:

@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from processor.core.figures import Readings
 from processor.core.windows import ledger as ledger_
-from processor.core.windows.base import FINAL, NEVER_MS, ON_TIME, Batch, Moment, Told
+from processor.core.windows.base import FINAL, NEVER_MS, NO_SAMPLE, ON_TIME, Batch, Moment, Told
 from processor.core.windows.finding import Finder, Pairs
 from processor.core.windows.ledger import OPEN, SHUT, TOLD, Ledger
+from processor.core.windows.table import WindowTable
 from processor.model import AggregateSpec, Bools, Ints, PanesSpec, Rows
 
 # Of a record and a window, counted in one go: some 20 MB of arrays.
@@ -66,6 +68,7 @@ class Careful:
     ):
         self.finder = finder
         self.policy = policy
+        self._aggregates = aggregates
         self._ledger = Ledger(aggregates)
         self._when = when
         self._passed_ms = NEVER_MS
@@ -209,6 +212,27 @@ class Careful:
         is_whole = np.array_equal(live.records, np.arange(len(batch.keys)))
         readings = batch.readings if is_whole else batch.readings.part(live.records)
         ledger.figures.update(live.rows, readings)
+        self._note_samples(batch, live)
+        yield from self._judge(batch, live)
+
+    def merge(self, parts: WindowTable, judged_ms: int) -> Iterator[Told]:
+        """See `base.Windows`."""
+        ledger = self._ledger
+        slots, ordinals = parts.all_slots()
+        n = parts.figures.arrays["n"][slots]
+        batch = _as_records(parts, slots, ordinals, judged_ms)
+        pairs = self.finder.find(ledger, batch, self.policy.lateness_ms)
+        is_live = ledger.column("state")[pairs.rows] != SHUT
+        live = Pairs(pairs.records[is_live], pairs.rows[is_live])
+        is_lost = np.ones(len(slots), dtype=np.bool_)
+        is_lost[live.records] = False
+        self.finder.dropped += int(n[is_lost].sum())
+        for name in ("n", "since"):
+            np.add.at(ledger.column(name), live.rows, n[live.records])
+        if not len(live.rows):
+            return
+        for some in _each_once(live, ordinals):
+            ledger.figures.merge(live.rows[some], parts.figures, slots[live.records[some]])
         self._note_samples(batch, live)
         yield from self._judge(batch, live)
 
@@ -371,6 +395,16 @@ class Careful:
 
     # ---- bytes ------------------------------------------------------------------------------
 
+    def fresh(self) -> Careful:
+        """Empty ones of the same rule."""
+        return Careful(self.finder.fresh(), self._aggregates, self.policy, self._when)
+
+    @property
+    def next_end_ms(self) -> int | None:
+        """The first end of a window that is to be told; None where there is none."""
+        ends = self._ledger.column("end_ms")[self._ledger.rows(OPEN)]
+        return int(ends.min()) if len(ends) else None
+
     def snapshot(self) -> Saved:
         return Saved(self._ledger.snapshot(), self._passed_ms)
 
@@ -387,3 +421,28 @@ class Careful:
         if not isinstance(saved, Saved):
             raise ValueError("windows of a rule that told only once")
         self.finder.know(self._ledger, self._ledger.adopt(saved.rows, heirs))
+
+
+def _as_records(parts: WindowTable, slots: Rows, ordinals: Ints, judged_ms: int) -> Batch:
+    """Counted units as if each were a record of its first moment; of one place, so that they are
+    judged once."""
+    samples = [parts.samples.get(slot, NO_SAMPLE) for slot in slots.tolist()]
+    return Batch(
+        parts.keys(slots),
+        Readings(parts.grid.unit_times(ordinals)),
+        np.zeros(len(slots), dtype=np.intp),
+        np.full(len(slots), judged_ms),
+        samples.__getitem__ if parts.samples else None,
+    )
+
+
+def _each_once(pairs: Pairs, ordinals: Ints) -> Iterator[Rows]:
+    """The pairs in parts that have no record and no row twice: by the unit that a record is, and
+    by which of its windows the row is."""
+    first = np.searchsorted(pairs.records, pairs.records)
+    nth = np.arange(len(pairs.records)) - first
+    codes = np.stack([ordinals[pairs.records], nth])
+    _, which = np.unique(codes, axis=1, return_inverse=True)
+    which = which.reshape(-1)
+    for part in range(int(which.max(initial=-1)) + 1):
+        yield np.flatnonzero(which == part)

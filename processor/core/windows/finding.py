@@ -52,6 +52,9 @@ class Finder(Protocol):
     def forget(self, ledger: Ledger, rows: Rows) -> None:
         """Rows that are about to be freed."""
 
+    def fresh(self) -> Finder:
+        """One that knows nothing yet."""
+
     def kept_ms(self) -> int:
         """How long after its end and lateness a window that is SHUT may still meet a record."""
 
@@ -62,6 +65,9 @@ class Gridded:
         self.windows_max = grid.windows_max
         self.dropped = 0
         self._rows = SlotMap()
+
+    def fresh(self) -> Gridded:
+        return Gridded(self.grid)
 
     def late(self, times: Ints, watermarks: Ints, lateness_ms: int) -> Bools:
         return watermarks > self.grid.last_ends(times) + lateness_ms
@@ -113,6 +119,9 @@ class Gridded:
 
 class Sessions:
     windows_max = 1
+
+    def fresh(self) -> Sessions:
+        return Sessions(self._gap)
 
     def __init__(self, gap_ms: int):
         self._gap = gap_ms

@@ -124,6 +124,18 @@ class Plain:
 
     # ---- counting ---------------------------------------------------------------------------
 
+    def merge(self, parts: WindowTable, judged_ms: int) -> Iterator[Told]:
+        """See `base.Windows`."""
+        slots, ordinals = parts.all_slots()
+        last_ends = self.grid.last_ends(self.grid.unit_times(ordinals))
+        is_late = last_ends <= max(judged_ms, self._passed_ms)
+        self.dropped += int(parts.figures.arrays["n"][slots[is_late]].sum())
+        parts.take_out(np.unique(ordinals[is_late]).tolist())
+        made = self.table.merge(parts)
+        if self.grid.windows_max > 1:
+            self.table.figures.arrays["told_ms"][made] = judged_ms
+        return iter(())
+
     def _add(self, batch: Batch) -> None:
         made, firsts = self.table.add(batch.keys, batch.readings, batch.sample_of)
         if self.grid.windows_max > 1:

@@ -48,6 +48,11 @@ class WindowTable:
         """An empty one of the same rule."""
         return WindowTable(self.grid, *self._made_of)
 
+    def bare(self) -> WindowTable:
+        """An empty one of the same rule, without the caller's columns: what shards tell."""
+        aggregates, _ = self._made_of
+        return WindowTable(self.grid, aggregates)
+
     def __len__(self) -> int:
         return len(self._slots)
 
@@ -205,25 +210,21 @@ class WindowTable:
         self.figures.arrays["key"][slots] = new_keys[chosen]
         return slots
 
-    def merge(self, saved: Saved, heirs: Ints) -> tuple[Rows, Ints]:
-        """Add what was taken out of a table of n keys to the units of their heirs, int64[n]: gives
-        (key, unit) of all that had one. Raises ValueError as `adopt`."""
-        codes, keys = _read(saved, heirs)
-        new_keys = heirs[keys]
-        chosen = new_keys >= 0
-        ordinals = _ordinals(codes)[chosen]
-        scratch = self.scratch(int(chosen.sum()))
-        self._put(scratch, saved, keys, chosen)
-        new_codes = _codes(new_keys[chosen], ordinals)
-        into, made, firsts = self._slots_of(new_codes, ordinals)
-        if len(made):  # the sample is that of the first part to come
-            theirs = scratch[firsts]
-            pairs = zip(made.tolist(), theirs.tolist(), strict=True)
-            self.samples.update((m, self.samples[t]) for m, t in pairs if t in self.samples)
-        self.figures.arrays["n"][into] += self.figures.arrays["n"][scratch]
-        self.figures.merge(into, self.figures, scratch)
-        self.free(scratch)
-        return new_keys[chosen].astype(np.intp), ordinals
+    def all_slots(self) -> tuple[Rows, Ints]:
+        """Every slot and its unit, in order of (key, unit)."""
+        codes, slots = self._slots.items()
+        return slots.astype(np.intp), _ordinals(codes)
+
+    def merge(self, other: WindowTable) -> Rows:
+        """Add all that another table of this rule holds, by its keys; gives the slots that were
+        made for it."""
+        theirs, ordinals = other.all_slots()
+        into, made, firsts = self._slots_of(_codes(other.keys(theirs), ordinals), ordinals)
+        pairs = zip(made.tolist(), theirs[firsts].tolist(), strict=True)
+        self.samples.update((m, other.samples[t]) for m, t in pairs if t in other.samples)
+        self.figures.arrays["n"][into] += other.figures.arrays["n"][theirs]
+        self.figures.merge(into, other.figures, theirs)
+        return made
 
     def _put(self, slots: Rows, saved: Saved, keys: Rows, chosen: Bools) -> None:
         self.figures.put(slots, saved.columns, chosen)

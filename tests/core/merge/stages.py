@@ -56,6 +56,7 @@ def alone(plan: Plan) -> Plan:
 
 
 def rule(name: str = "all", size_ms: int = 10_000, **more: Any) -> RuleSpec:
+    """In tumbling windows of `size_ms`, unless `window` says otherwise."""
     settings: dict[str, Any] = {"where": ALL_TYPES, "group_by": ("type",)}
     return streams.rule(name, size_ms=size_ms, **(settings | more))
 
@@ -271,13 +272,14 @@ def whole() -> History:
 # ---- what both are to tell --------------------------------------------------------------------
 
 
-def results(events: Iterable[DerivedEvent]) -> dict[tuple[str, str, int], Any]:
-    """By rule, key and start of the window: what was counted."""
+def results(events: Iterable[DerivedEvent]) -> dict[tuple[str, str, int, int, str], Any]:
+    """By rule, key, window and pane: what was counted."""
     found = {}
     for event in events:
         detail = json.loads(event.detail)
         if detail["kind"] == "window":
-            at = detail["rule"], json.dumps(detail["key"]), detail["window"]["start"]
+            window = detail["window"]["start"], detail["window"]["end"]
+            at = detail["rule"], json.dumps(detail["key"]), *window, detail["pane"]
             assert at not in found, "a window is told once"
             assert not detail.keys() & {"partial", "complete"}
             found[at] = detail["count"], detail["values"]
