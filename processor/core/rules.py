@@ -246,6 +246,10 @@ class Rule:
             at = int(np.searchsorted(watermarks, wave_ms))
             if (at, wave_ms) >= (record, end_ms):
                 return
+            assert self.plan.grid is not None, "windows without a grid are never judged"
+            if not self._starts.may_be_whole(self.plan.grid.start_of(wave_ms)):
+                self._waves.on_judged(wave_ms, is_empty=True)  # partial for all: it is passed over
+                continue
             nobody = windows.no_panes(self.plan.spec.aggregates)
             yield self._firing(Told(at, wave_ms, True, nobody))
 

@@ -67,6 +67,11 @@ class MergedRule(Rule):
         for told in self.windows.merge(parts, watermark_ms):
             yield self._firing(told)
 
+    def take_dropped(self) -> int:
+        """Records among what was merged since it was last asked that no window took."""
+        dropped, self.windows.dropped = self.windows.dropped, 0
+        return dropped
+
     def learning(self, saved: Saved) -> Iterator[None]:
         """Take over what another version's section knows of its keys, without its windows."""
         nothing = self.windows.fresh().snapshot()

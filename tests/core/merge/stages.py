@@ -272,14 +272,15 @@ def whole() -> History:
 # ---- what both are to tell --------------------------------------------------------------------
 
 
-def results(events: Iterable[DerivedEvent]) -> dict[tuple[str, str, int, int, str], Any]:
-    """By rule, key, window and pane: what was counted."""
+def results(events: Iterable[DerivedEvent]) -> dict[tuple[str, str, int, int], Any]:
+    """By rule, key and window: what was counted in the end. (Whether the last word of a window is
+    its pane on time or a closing one depends on how far the watermark went at once.)"""
     found = {}
     for event in events:
         detail = json.loads(event.detail)
-        if detail["kind"] == "window":
+        if detail["kind"] == "window" and detail["is_final"]:
             window = detail["window"]["start"], detail["window"]["end"]
-            at = detail["rule"], json.dumps(detail["key"]), *window, detail["pane"]
+            at = detail["rule"], json.dumps(detail["key"]), *window
             assert at not in found, "a window is told once"
             assert not detail.keys() & {"partial", "complete"}
             found[at] = detail["count"], detail["values"]

@@ -19,11 +19,11 @@ RULES = (
     stages.rule("by_type"),
     stages.rule("by_store", 30_000, group_by=("type", "store")),
 )
-HOURS = WindowSpec(kind="calendar", calendar="day", zone="Europe/Berlin", offset_ms=6 * 3_600_000)
+DAYS = WindowSpec(kind="calendar", calendar="day", offset_ms=(22 * 60 + 18) * MINUTE_MS)
 OTHERS = (
     stages.rule("hopping", window=HOPPING, detect=()),
     stages.rule("judged", window=HOPPING, group_by=("store",)),
-    stages.rule("days", window=HOURS, detect=(), group_by=()),
+    stages.rule("days", window=DAYS, detect=(), group_by=()),
     stages.rule("lenient", 20_000, lateness_ms=30_000, panes=PanesSpec(late_count=1)),
     stages.rule("both", window=HOPPING, lateness_ms=5_000, panes=PanesSpec(late_count=2)),
 )
