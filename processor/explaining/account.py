@@ -20,6 +20,7 @@ class Rule(Struct, frozen=True):
     version: str
     is_global: bool
     is_grouped: bool
+    tells_windows: bool
     scope: str
     counts: str
     figures: list[str]
@@ -72,6 +73,7 @@ def _rule(
         version=versions.rule_version(pipeline, rule),
         is_global=is_global_,
         is_grouped=bool(rule.group_by),
+        tells_windows=rule.emit_windows is not None,
         scope=words.scope(rule, event, merge),
         counts=words.counted(rule),
         figures=words.figures(rule),

@@ -75,9 +75,11 @@ def memory(rule: Rule) -> str:
 
 def events(rule: Rule) -> str:
     traffic = rule.traffic
-    if not traffic.events:
+    if not rule.tells_windows:
         return "no window results; only what the detectors find"
     besides = "; what the detectors find comes besides" if rule.detectors else ""
+    if traffic.events < 1:
+        return f"less than one window result a day at that rate{besides}"
     cost = f", {usd(traffic.usd)} on EventBridge" if traffic.usd else ""
     return f"up to {traffic.events:,.0f} window results a day{cost}{besides}"
 

@@ -283,6 +283,17 @@ def test_a_rule_without_group_by_has_one_group_whatever_is_assumed() -> None:
     assert "max_groups" not in report.memory(told)
 
 
+def test_a_rule_without_results_and_one_with_next_to_none_are_told_apart() -> None:
+    endless = replace(RULE, window=WindowSpec(kind="session", gap_ms=MINUTE))
+    silent = replace(RULE, emit_windows=None)
+    told = [told_of(replace(PIPELINE, rules=(rule,))).rules[0] for rule in (RULE, endless, silent)]
+    assert [report.events(each).partition(" result")[0] for each in told] == [
+        "up to 7,200 window",
+        "less than one window",
+        "no window",
+    ]
+
+
 def test_detectors_are_told_with_their_options_and_what_they_are() -> None:
     threshold, absence = words.detects(RULE)
     assert threshold.startswith("threshold on revenue (above 50): a value above or below a bound")
