@@ -21,11 +21,13 @@ from processor.model import (
     DerivedEvent,
     DetectSpec,
     Mark,
+    PanesSpec,
     Partial,
     Position,
     RuleSpec,
     Shard,
     Step,
+    WindowSpec,
 )
 from tests.core import streams
 from tests.core.merge import stages
@@ -342,3 +344,65 @@ def test_state_of_another_release_names_what_to_do() -> None:
     state = msgspec.msgpack.encode({"version": pipeline.SNAPSHOT_VERSION + 1})
     with pytest.raises(StateUnreadable, match="a newer release wrote it"):
         MergePipeline(plan(), MERGE, "1.0").restore(state, Position("trim_horizon"))
+
+
+# ---- lateness, windows of several panes ---------------------------------------------------------
+
+
+def test_what_comes_within_lateness_is_told_in_a_late_pane_and_then_for_the_last_time() -> None:
+    lenient = stages.rule(detect=(), lateness_ms=20_000, panes=PanesSpec(late_count=1))
+    two = Two(plan(lenient))
+    two.mark(1, "quiet")
+    events = two.feed(0, NOW_MS + 6_000, NOW_MS + 15_000).events
+    two.feed(1, NOW_MS + 7_000)
+    step = two.feed(1, NOW_MS + 16_000)
+    events += step.events
+    two.restart()
+    events += two.mark(1, "idle", NOW_MS + 40_000).events
+    events += two.feed(0, NOW_MS + 46_000).events
+    details = [json.loads(event.detail) for event in events]
+    panes = [
+        (d["pane"], d["count"], d["is_final"])
+        for d in details
+        if d["window"]["end"] <= NOW_MS + 10_000
+    ]
+    assert panes == [("on_time", 1, False), ("late:0", 2, False), ("final", 2, True)]
+    assert (step.counts.late, step.counts.counted) == (0, 1)
+
+
+def test_a_hopping_window_is_made_of_the_panes_that_shards_tell() -> None:
+    hopping = WindowSpec(20_000, kind="hopping", every_ms=10_000)
+    two = Two(plan(stages.rule(window=hopping, detect=())))
+    two.feed(0, NOW_MS + 6_000, NOW_MS + 16_000)
+    events = two.feed(1, NOW_MS + 7_000, NOW_MS + 15_000, NOW_MS + 25_000).events
+    events += two.feed(0, NOW_MS + 36_000).events + two.feed(1, NOW_MS + 37_000).events
+    assert told(events) == [(-10_000, 2), (0, 4), (10_000, 3)]
+    late = two.feed(0, NOW_MS + 46_000)
+    assert late.counts.late == 0
+
+
+# ---- buckets that move, lives that follow each other --------------------------------------------
+
+
+def test_what_waits_for_a_newer_pipeline_file_moves_with_its_bucket() -> None:
+    ours = plan(stages.rule("ours", detect=()), buckets=2)
+    newer = plan(stages.rule("newer", detect=()), buckets=2)
+    parent = MergePipeline(ours, MERGE, "1.0", 1)
+    for bucket in (0, 1):
+        put(parent, closing(newer, bucket=bucket), generation=2)
+    for bucket, half in enumerate(HALVES):
+        child = MergePipeline(newer, half, "1.0", 2)
+        child.inherit([parent.snapshot()])
+        child.feed(stages.page([partials.partial(closing(newer, bucket=bucket, number=1))]))
+        assert list(child._worlds) == [(newer.rules[0].version, bucket)]
+
+
+def test_once_a_new_life_is_heard_of_the_former_one_is_stale() -> None:
+    """Though the new one's first closing is not whole yet."""
+    of = plan()
+    merge = MergePipeline(of, MERGE, "1.0")
+    put(merge, closing(of))
+    again = partials.teller(HALVES[0], "1.1", None, "")
+    put(merge, closing(of, teller=again, splits=2))
+    step = put(merge, closing(of, number=1, watermark_ms=NOW_MS + 60_000))
+    assert step.counts.duplicates == 1
