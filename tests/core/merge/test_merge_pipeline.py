@@ -367,6 +367,7 @@ def test_what_comes_within_lateness_is_told_in_a_late_pane_and_then_for_the_last
         if d["window"]["end"] <= NOW_MS + 10_000
     ]
     assert panes == [("on_time", 1, False), ("late:0", 2, False), ("final", 2, True)]
+    assert all(d["values"]["orders"] == d["count"] for d in details)
     assert (step.counts.late, step.counts.counted) == (0, 1)
 
 
