@@ -1,8 +1,9 @@
 """Windows that are told once, when the watermark reaches their end: the fast way.
 
 A page is counted whole and then closed whole, which is the same as record by record: a record that
-would come after its window's closing is late by the watermark before it. The one exception is a
-record that comes while the watermark stands exactly at its window's end. Such a window is not late
+would come after its window's closing is late by the watermark before it. There are two exceptions.
+Where windows overlap, a record may be late for some of its windows only: before it, these are
+closed. And a record may come while the watermark stands exactly at its window's end. It is not late
 yet (that is only past its end); if its key was not told at that end, the record makes a late pane
 of its own, and is the last one to do so. For that, the keys that were told at an end are kept for
 as long as the watermark stands there.
@@ -68,10 +69,14 @@ class Plain:
 
     def take(self, batch: Batch | None, after: Ints, watermark_ms: int) -> Iterator[Told]:
         if batch is not None:
-            edges = self._edges(batch)
+            may_be, is_edge = self._past(batch)
+            cuts = batch.at[may_be if self.grid.windows_max > 1 else may_be[is_edge]]
+            edges = set(batch.at[may_be[is_edge]].tolist())
             done = 0
-            for place in np.unique(batch.at[edges]).tolist():
+            for place in np.unique(cuts).tolist():
                 start, stop = np.searchsorted(batch.at, (place, place + 1)).tolist()
+                if place not in edges and not self._would_miss(batch, done, start, after, place):
+                    continue
                 self._add(batch.part(slice(done, start)))
                 if place:
                     yield from self._close_to(int(after[place - 1]), after)
@@ -141,14 +146,27 @@ class Plain:
         if self.grid.windows_max > 1:
             self.table.figures.arrays["told_ms"][made] = batch.judged[firsts]
 
-    def _edges(self, batch: Batch) -> Rows:
-        """Records that come while the watermark stands at an end of one of their windows."""
-        may_be = np.flatnonzero(batch.judged >= self.grid.first_ends(batch.times))
-        return may_be[self.grid.are_ends(batch.judged[may_be])]
+    def _past(self, batch: Batch) -> tuple[Rows, Bools]:
+        """Records for which the watermark is past an end of one of their windows, or at one; and
+        which of these come while it stands there."""
+        past = np.flatnonzero(batch.judged >= self.grid.first_ends(batch.times))
+        return past, self.grid.are_ends(batch.judged[past])
+
+    def _would_miss(self, batch: Batch, start: int, stop: int, after: Ints, place: int) -> bool:
+        """Whether a window would count a record that comes after its end, where windows share
+        units: one ends before that record, and is not closed yet."""
+        before_ms = int(after[place - 1]) if place else self._passed_ms
+        if before_ms <= self._passed_ms:
+            return False
+        times = np.concatenate(
+            [self.grid.unit_times(np.array(self.table.open, np.int64)), batch.times[start:stop]]
+        )
+        return bool(self.grid.ends_within(times, self._passed_ms, before_ms))
 
     def _on_edge(self, batch: Batch, place: int) -> Iterator[Told]:
         """Count records of one place in a page, of which some are at the edge."""
-        edges = self._edges(batch)
+        past, is_edge = self._past(batch)
+        edges = past[is_edge]
         is_told = np.ones(len(batch.keys), dtype=np.bool_)
         for end_ms in np.unique(batch.judged[edges]).tolist():
             known = self._told.setdefault(end_ms, set())
