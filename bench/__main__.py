@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import chaos, end_to_end, global_rules, hot_path, leases, state
+from bench import bounds, chaos, end_to_end, global_rules, hot_path, leases, state
 from bench.harness import Options, Report, to_json, to_text
 from bench.results import ResultsDiffer
 from processor.errors import ProcessorError
@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.quick:
             parser.error(f"--quick: {chaos.NAME} has --short instead")
         return _chaos(options)
+    if options.name == bounds.NAME:
+        if options.quick or options.short:
+            parser.error(f"--quick, --short: {bounds.NAME} has --seconds instead")
+        return _bounds(options)
     if options.short:
         parser.error(f"--short: {options.name} has --quick instead")
     settings = Options(is_quick=options.quick, seed=options.seed)
@@ -40,6 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_bytes(to_json(report, settings))
     return 0
+
+
+def _bounds(options: argparse.Namespace) -> int:
+    result = bounds.run(options.seconds)
+    print(bounds.to_text(result))
+    if options.json:
+        options.json.write_bytes(bounds.to_json(result))
+    return 1 if result.failures else 0
 
 
 def _chaos(options: argparse.Namespace) -> int:
@@ -56,10 +68,19 @@ def _chaos(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, chaos.NAME], help="which benchmark")
+    parser.add_argument(
+        "name", choices=[*BENCHMARKS, bounds.NAME, chaos.NAME], help="which benchmark"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--quick", action="store_true", help="smallest size: does it work?")
     parser.add_argument("--short", action="store_true", help="of chaos: 3 minutes, not 10")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=bounds.SECONDS,
+        metavar="N",
+        help=f"of bounds: all cases together (default {bounds.SECONDS:.0f})",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the events (default 1)")
     return parser
 
