@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -13,7 +14,10 @@ from processor.core.beginnings import Starts
 from processor.core.keys import KeyTable
 from processor.core.scoring import Alarm, Pending
 from processor.core.windows import Panes, Sample
-from processor.model import DerivedEvent, RuleSpec
+from processor.model import DerivedEvent, Rows, RuleSpec
+
+# So many panes at a time are made plain values: of 100,000 at once they would take 40 MB.
+CHUNK = 1_024
 
 
 class Output(Struct, frozen=True):
@@ -57,15 +61,14 @@ class Tell:
         they stand, since their keys go. Made as they are taken.
         """
         spec = self._spec
-        places = dict(zip(panes.keys.tolist(), range(len(panes)), strict=True))
         by_key: dict[int, list[Pending]] = {}
         if spec.emit_anomalies is not None:
             for each in pending:
                 by_key.setdefault(each.row, []).append(each)
-        told = by_key.keys() if spec.emit_windows is None else places.keys() | by_key.keys()
-        columns = _Columns(panes)
-        for key in sorted(told, key=self.keys.text):
-            place = places.get(key)
+        told = np.array(list(by_key), dtype=np.intp)
+        if spec.emit_windows is not None:
+            told = np.union1d(told, panes.keys)
+        for key, columns, place in _in_chunks(self._in_order(told), panes):
             window = self._window(key, start_ms, end_ms, columns, place)
             if spec.emit_windows is not None and place is not None:
                 result = self._result(window, key)
@@ -79,6 +82,11 @@ class Tell:
                 named = replace(window, origin=self._starts.origin(key))
                 event = events.anomaly_event(self.identity, named, alarm, sink=spec.emit_anomalies)
                 yield Output(spec.name, end_ms, event, alarm)
+
+    def _in_order(self, rows: Rows) -> Rows:
+        """Keys in order of their text."""
+        texts = list(map(self.keys.text, rows.tolist()))
+        return rows[sorted(range(len(rows)), key=texts.__getitem__)]
 
     def _result(self, window: events.Window, key: int) -> events.Window:
         """The window as it is told."""
@@ -119,15 +127,30 @@ class Tell:
 
 
 class _Columns:
-    """Panes as plain values: one conversion for all of them."""
+    """Some panes as plain values: one conversion for all of them."""
 
-    def __init__(self, panes: Panes):
-        self.starts: list[int] = panes.starts.tolist()
-        self.counts: list[int] = panes.counts.tolist()
-        self.samples: Sequence[Sample] = panes.samples
-        self.names = panes.names
-        self.finals = panes.finals
-        self._values = {name: column.tolist() for name, column in panes.values.items()}
+    def __init__(self, panes: Panes, at: Rows):
+        places = at.tolist()
+        self.starts: list[int] = panes.starts[at].tolist()
+        self.counts: list[int] = panes.counts[at].tolist()
+        self.samples: Sequence[Sample] = [panes.samples[place] for place in places]
+        self.names = [panes.names[place] for place in places]
+        self.finals = [panes.finals[place] for place in places]
+        self._values = {name: column[at].tolist() for name, column in panes.values.items()}
 
     def values(self, place: int) -> dict[str, Any]:
         return {name: column[place] for name, column in self._values.items()}
+
+
+def _in_chunks(keys: Rows, panes: Panes) -> Iterator[tuple[int, _Columns, int | None]]:
+    """Each key, the columns that have its pane, and its place in them; None where it has none."""
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        at = np.searchsorted(panes.keys, chunk)
+        has_pane = np.zeros(len(chunk), dtype=np.bool_)
+        inside = np.flatnonzero(at < len(panes))
+        has_pane[inside] = panes.keys[at[inside]] == chunk[inside]
+        columns = _Columns(panes, at[has_pane])
+        places = (np.cumsum(has_pane) - 1).tolist()
+        for key, has, place in zip(chunk.tolist(), has_pane.tolist(), places, strict=True):
+            yield key, columns, place if has else None
