@@ -23,7 +23,7 @@ from bench.flood import CASES, FOOTPRINT_KEYS, Flood, Footprint, Sample
 from bench.harness import ROOT, Table, as_text, figure, machine, versions
 
 NAME = "bounds"
-SECONDS = 30.0  # all cases together
+SECONDS = 60.0  # all cases together; shorter, and tables are still growing to their size
 UNREST_BYTES = 3_000_000  # a page's records and results are half of that, and come and go
 FOOTPRINT_BYTES_MAX = 60_000_000
 FOOTPRINTS: Mapping[str, tuple[str, ...]] = {
@@ -102,8 +102,8 @@ def failures(courses: Mapping[str, Course], footprints: Mapping[str, Footprint])
         if each.rss_grown_bytes > UNREST_BYTES
     ]
     footprint = footprints["as the system tells"]
-    if footprint.rss_max_bytes > FOOTPRINT_BYTES_MAX:
-        found.append(f"{FOOTPRINT_KEYS:,} groups took {_mb(footprint.rss_max_bytes)} MB")
+    if footprint.rss_bytes > FOOTPRINT_BYTES_MAX:
+        found.append(f"{FOOTPRINT_KEYS:,} groups took {_mb(footprint.rss_bytes)} MB")
     return found
 
 

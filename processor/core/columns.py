@@ -105,6 +105,9 @@ def _fresh(spec: Column, rows: int) -> npt.NDArray[Any]:
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 6.4)
 _CELLS_MIN = 1024
 _LOAD_MAX = 0.25  # past that, the longest walk of a batch, which all wait for, grows quickly
+_ROOM = 1.25  # of a new table: a quarter as many keys may come before it is made anew
+_BATCH = 16_384  # so many keys are removed at a time: of all of a window they are many arrays
+_NO_KEYS, _NO_VALUES = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
 _FREE = np.int64(-1)
 _GONE = np.int64(-2)
 
@@ -120,6 +123,7 @@ class SlotMap:
         self._clear(_CELLS_MIN)
 
     def _clear(self, cells: int) -> None:
+        self._keys, self._values = _NO_KEYS, _NO_VALUES  # not two tables at once
         # A key and its value lie side by side: one miss of the cache a look, not two.
         table = np.zeros((cells, 2), dtype=np.uint64)
         self._keys, self._values = table[:, 0], table[:, 1].view(np.int64)
@@ -177,9 +181,10 @@ class SlotMap:
 
     def remove(self, keys: Hashes) -> None:
         """Forget keys that are there, each once."""
-        cells = self._find(keys)
-        assert bool((cells >= 0).all()), "remove() of an absent key"
-        self._values[cells] = _GONE
+        for start in range(0, len(keys), _BATCH):
+            cells = self._find(keys[start : start + _BATCH])
+            assert bool((cells >= 0).all()), "remove() of an absent key"
+            self._values[cells] = _GONE
         self.count -= len(keys)
 
     def items(self) -> tuple[Hashes, Ints]:
@@ -225,7 +230,7 @@ class SlotMap:
             return
         keys, values = self._live()
         cells = _CELLS_MIN
-        while (len(keys) + more) * 1.5 > _LOAD_MAX * cells:
+        while (len(keys) + more) * _ROOM > _LOAD_MAX * cells:
             cells *= 2
         self._clear(cells)
         self.add(keys, values)

@@ -65,9 +65,9 @@ class Tell:
         if spec.emit_anomalies is not None:
             for each in pending:
                 by_key.setdefault(each.row, []).append(each)
-        told = np.array(list(by_key), dtype=np.intp)
-        if spec.emit_windows is not None:
-            told = np.union1d(told, panes.keys)
+        told = panes.keys if spec.emit_windows is not None else panes.keys[:0]
+        if by_key:
+            told = np.union1d(told, np.array(list(by_key), dtype=np.intp))
         for key, columns, place in _in_chunks(self._in_order(told), panes):
             window = self._window(key, start_ms, end_ms, columns, place)
             if spec.emit_windows is not None and place is not None:
@@ -85,8 +85,11 @@ class Tell:
 
     def _in_order(self, rows: Rows) -> Rows:
         """Keys in order of their text."""
-        texts = list(map(self.keys.text, rows.tolist()))
-        return rows[sorted(range(len(rows)), key=texts.__getitem__)]
+        texts = np.empty(len(rows), dtype=object)
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            texts[part] = list(map(self.keys.text, rows[part].tolist()))
+        return rows[texts.argsort()]
 
     def _result(self, window: events.Window, key: int) -> events.Window:
         """The window as it is told."""

@@ -40,7 +40,7 @@ class WindowTable:
         self.figures = Figures(aggregates, (Column("key", "<i4"), Column("n", "<i8"), *own))
         self._slots = SlotMap()
         self._open: dict[int, list[Rows]] = {}  # ordinal → slots
-        self._free: list[int] = []
+        self._free: Rows = NOBODY
         self._made = 0
         self.samples: dict[int, Sample] = {}
 
@@ -121,11 +121,12 @@ class WindowTable:
 
     def scratch(self, n: int) -> Rows:
         """Slots of no unit, to be given back by `free`."""
-        reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
-        fresh = range(self._made, self._made + n - len(reused))
-        self._made = fresh.stop
+        left = max(0, len(self._free) - n)
+        reused, self._free = self._free[left:], self._free[:left]
+        fresh = np.arange(self._made, self._made + n - len(reused), dtype=np.intp)
+        self._made += len(fresh)
         self.figures.ensure(self._made)
-        return np.array([*reused, *fresh], dtype=np.intp)
+        return np.concatenate((reused, fresh))
 
     def free(self, slots: Rows) -> None:
         """Give back slots that no unit has."""
@@ -133,7 +134,7 @@ class WindowTable:
             for slot in slots.tolist():
                 self.samples.pop(slot, None)
         self.figures.reset(slots)
-        self._free.extend(slots.tolist())
+        self._free = np.concatenate((self._free, slots))
 
     def drop(self, ordinal: int, slots: Rows) -> None:
         """Forget slots of a unit: all, or some of them."""
