@@ -42,7 +42,7 @@ STAGES: Mapping[str, tuple[tuple[Any, str], ...]] = {
     "match": ((Pattern, "mask"),),
     "late or not": ((Rule, "late"),),
     "key → index": ((KeyTable, "indices"),),
-    "first window of keys": ((Rule, "_batch"),),
+    "first window of keys": ((Rule, "_admit"),),
     "(key, window) → slot": ((WindowTable, "add"), (Plain, "_add")),
     "count": ((Count, "update"),),
     "sum": ((Sum, "update"),),
