@@ -48,6 +48,19 @@ class RuleSaid(NamedTuple):
     type: str
     field: str  # "": all in one group
     size_ms: int
+    every_ms: int = 0  # of hopping windows; else they follow one another
+
+    def starts_ms(self, at_ms: int) -> list[int]:
+        """Of the windows that hold that time, first to last."""
+        every_ms = self.every_ms or self.size_ms
+        last_ms = at_ms // every_ms * every_ms
+        return list(range(last_ms - self.size_ms + every_ms, last_ms + 1, every_ms))
+
+    @property
+    def window(self) -> WindowSpec:
+        if self.every_ms:
+            return WindowSpec(self.size_ms, kind="hopping", every_ms=self.every_ms)
+        return WindowSpec(self.size_ms)
 
     @property
     def is_global(self) -> bool:
@@ -64,7 +77,7 @@ SHARD_RULES = (
 GLOBAL_RULES = (
     RuleSaid("regions", "order", "region", 60_000),
     RuleSaid("takings", "payment", "", 30_000),
-    RuleSaid("glances", "view", "region", 120_000),
+    RuleSaid("glances", "view", "region", 120_000, every_ms=60_000),
 )
 REGIONS = 7
 BUCKETS = 2
@@ -154,7 +167,7 @@ def _rule(
         said.name,
         {"type": [said.type]},
         (said.field,) if said.field else (),
-        WindowSpec(said.size_ms),
+        said.window,
         (AggregateSpec("n", "count"), aggregate),
         (DetectSpec("threshold", "threshold", "n", threshold),) if threshold else (),
         emit_windows="bus",

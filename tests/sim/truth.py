@@ -138,7 +138,12 @@ def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Trut
     if event["id"] in state.seen:
         found.duplicates[record.shard_id] += 1
         return
-    wanting = [(rule, _start_ms(rule, event)) for rule in rules if rule.type == event["type"]]
+    wanting = [
+        (rule, start_ms)
+        for rule in rules
+        if rule.type == event["type"]
+        for start_ms in rule.starts_ms(event["at"])
+    ]
     holding = [one for one in wanting if judged_by_ms < _late_from_ms(*one)]
     if wanting and not holding:
         found.late[record.shard_id] += 1
@@ -156,7 +161,3 @@ def _late_from_ms(rule: RuleSaid, start_ms: int) -> int:
     """The watermark from which on a record is too late: past the end of its window. A shard tells
     nothing more to a global rule from the end on."""
     return start_ms + rule.size_ms + (not rule.is_global)
-
-
-def _start_ms(rule: RuleSaid, event: Mapping[str, int]) -> int:
-    return event["at"] // rule.size_ms * rule.size_ms
