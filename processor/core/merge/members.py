@@ -135,10 +135,18 @@ class Members:
             return "stale"
         member = self._members.get(teller.shard_id)
         if member is None:
-            return "new"
+            return "stale" if self._is_succeeded(teller) else "new"
         if member.teller.life == teller.life:
             return "known"
         return "stale" if teller.age < member.teller.age else "new"
+
+    def _is_succeeded(self, teller: Teller) -> bool:
+        """Whether a child of the shard reports: then it has told all, and covers nothing any more.
+        Where this stage began in the midst of things, a child may be heard before its parent."""
+        return any(
+            teller.shard_id in each.teller.parents and teller.age <= each.teller.age
+            for each in self._members.values()
+        )
 
     def supersede(self, teller: Teller) -> None:
         """A new life of a shard was heard of: what its former one still says is stale from now on,
@@ -153,14 +161,16 @@ class Members:
         former = self._members.get(teller.shard_id)
         is_new = former is None or former.teller.life != teller.life
         watermark_ms = NEVER_MS if report.watermark_ms is None else report.watermark_ms
+        if former is None and self._is_succeeded(teller):  # held for long, it lacks what was before
+            return self._lack(watermark_ms, f"gap {teller.shard_id} {teller.life} {watermark_ms}")
         if is_new:
             self.supersede(teller)
-            self._begin(teller, former)
+            self._begin(teller)
             self._members[teller.shard_id] = Member(teller, watermark_ms)
             self._cover(Cover(teller.first, teller.last, teller.shard_id))
         member = self._members.get(teller.shard_id)
         if member is None:  # covered by others from its first word on
-            return
+            return None
         if report.is_after_gap:
             self._lack(watermark_ms, f"gap {teller.shard_id} {teller.life} {watermark_ms}")
         member.watermark_ms = max(member.watermark_ms, watermark_ms)
@@ -168,6 +178,7 @@ class Members:
         member.is_stalled = False
         member.reach_ms = max(member.reach_ms, report.reach_ms)
         self._move()
+        return None
 
     def stall(self, shard_id: str, watermark_ms: int) -> None:
         """Go on without a shard that is still at that watermark or before it; "": without those
@@ -232,12 +243,17 @@ class Members:
         while len(self._gone) > GONE_MAX:
             del self._gone[next(iter(self._gone))]
 
-    def _begin(self, teller: Teller, former: Member | None) -> None:
+    def _begin(self, teller: Teller) -> None:
         name = f"{teller.shard_id} {teller.incarnation} {teller.origin}"
         if teller.since_ms is not None:
             self._lack(teller.since_ms, f"{name} {teller.since_ms}")
-        if former is not None and former.reach_ms > self.watermark_ms:
-            self._lack(former.reach_ms, f"again {name}")  # both lives may have counted a record
+        # What a former life of these hash keys told, this one may tell again.
+        reach_ms = max(
+            (m.reach_ms for m in self._members.values() if _is_former(m.teller, teller)),
+            default=NEVER_MS,
+        )
+        if reach_ms > self.watermark_ms:
+            self._lack(reach_ms, f"again {name}")
 
     def _lack(self, since_ms: int, name: str) -> None:
         """Windows that start before that lack something, or have it twice."""
@@ -275,6 +291,12 @@ class Members:
         self._gone = dict.fromkeys(saved.gone)
         self.watermark_ms, self.since_ms = saved.watermark_ms, saved.since_ms
         self._origin, self._is_hole_stalled = int(saved.origin or "0", 16), saved.is_hole_stalled
+
+
+def _is_former(one: Teller, new: Teller) -> bool:
+    """Whether it is another life of the shard, or of one that an earlier incarnation had there."""
+    is_earlier = one.age < new.age and one.range.overlap(new.range) is not None
+    return is_earlier or (one.shard_id == new.shard_id and one.life != new.life)
 
 
 def _life(teller: Teller) -> Life:

@@ -5,7 +5,8 @@ is what is known then. The hash space has sixteen parts, 0 to f. To write all of
 what changed in a diff:  python -m tests.core.merge.test_members
 
     > a 0-7 at 10      a closing of shard a, which holds eight parts, with its watermark; then
-                       quiet, ended, life X, seeks N, since T, told-until T, gap
+                       quiet, ended, life X, seeks N, since T, told-until T, gap,
+                       parents X
     > stall a 10       a mark: go on without shard a, if it is still at 10 (`nobody`: without those
                        that never came)
     > idle 90          a mark: time passed to 90 while nothing came
@@ -94,7 +95,8 @@ class Story:
 
 def _teller(name: str, where: str, options: dict[str, str]) -> Teller:
     first, _, last = where.partition("-")
-    held = Shard(name, int(first, 16) * PART, (int(last or first, 16) + 1) * PART - 1)
+    parents = tuple(options.get("parents", "").split())
+    held = Shard(name, int(first, 16) * PART, (int(last or first, 16) + 1) * PART - 1, parents)
     since = options.get("since")
     incarnation = f"1.{options.get('seeks', 0)}"
     return partials.teller(
@@ -131,6 +133,15 @@ def replayed(text: str) -> str:
 def test_members_are_as_the_transcript_says(path: Path) -> None:
     text = path.read_text()
     assert replayed(text) == text
+
+
+def test_a_parent_that_was_held_until_its_child_had_begun_takes_nothing_from_it() -> None:
+    story = Story()
+    story.play("b 0-7 at 10 parents a")
+    story.play("c 8-f at 12 parents a")
+    held = Report(_teller("a", "0-f", {}), 9, False, True, is_after_gap=True)
+    story.members.report(held)
+    assert story.told() == "  all 10: 0-7 b 10, 8-f c 12; partial before 9"
 
 
 def test_there_are_transcripts() -> None:
