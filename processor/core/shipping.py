@@ -207,8 +207,12 @@ class Shipper:
         )
 
     def begin(self, newest_ms: int | None, origin: str) -> None:
-        """Start anew on a shard whose records up to now had times up to `newest_ms`."""
-        self._beginnings = beginnings.anew(self._shard, newest_ms, origin)
+        """Start anew on a shard whose records up to now had times up to `newest_ms`.
+
+        Also where there were none, it is a life of its own: an earlier one may have told so.
+        """
+        known_ms = ALWAYS_MS - 1 if newest_ms is None else newest_ms
+        self._beginnings = beginnings.anew(self._shard, known_ms, origin)
 
     def restoring(self, saved: Saved) -> Iterator[None]:
         """The inverse of `snapshot`, in turns; to be taken to the end. Raises ValueError."""

@@ -159,6 +159,19 @@ def test_a_rule_that_is_new_to_a_shard_says_from_where_on_it_counts() -> None:
     assert ended[0].teller.life != hello.teller.life
 
 
+def test_a_rule_that_is_new_to_a_shard_without_records_has_a_life_of_its_own_too() -> None:
+    """It may have told that it is quiet before, ran another file then, and count from 0 again."""
+    first = fresh()
+    (quiet,) = mark(first, "quiet")
+    other = fresh(stages.plan(stages.rule("other"), buckets=1))
+    other.restore(first.snapshot(), Position("after", str(10**55 - 1)))
+    again = fresh()
+    again.restore(other.snapshot(), Position("after", str(10**55 - 1)))
+    (hello,) = feed(again, NOW_MS + 6_000)
+    assert (hello.number, hello.teller.since_ms) == (quiet.number, None)
+    assert hello.teller.life != quiet.teller.life
+
+
 def test_a_rule_whose_thresholds_change_tells_what_is_open_in_a_life_of_its_own() -> None:
     old = fresh()
     feed(old, NOW_MS + 6_000)
