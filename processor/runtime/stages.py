@@ -52,6 +52,7 @@ class Stages:
         if self.merge is None:
             return await self.source.run(stopping)
         await self.merge.open(stopping)
+        await self.source.open(stopping)  # the merge stage asks which generation we are
         follows = asyncio.Event()
         source = asyncio.create_task(self._run_source(stopping, follows))
         timer = asyncio.create_task(self._follow(stopping, follows))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from processor.core.plan import compile
 from processor.errors import ConfigError
-from processor.model import MergeSpec, Page, Position, Shard
+from processor.model import MergeSpec, Page, Position, Shard, StreamInfo
 from processor.sinks.memory import AnswerLost, Dropped, Throttled
 from tests.runtime.in_memory import BASE_MS, Life, Town, tick, until
 from tests.virtual_time import run
@@ -226,6 +226,39 @@ def test_while_the_merge_stream_is_out_shards_wait_and_nothing_is_lost() -> None
         assert life.worker.stuck() == [], "it waits for something with a name"
         town.records.is_down = False
         await told(town, sent, 2)
+        await life.stop()
+
+    run(main())
+
+
+class Undescribed:
+    """A source that nobody can describe until it is open."""
+
+    def __init__(self, town: Town) -> None:
+        self._source = town.source
+        self.is_open = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    async def describe(self) -> StreamInfo:
+        await self.is_open.wait()
+        return await self._source.describe()
+
+
+def test_the_merge_stage_begins_when_it_is_known_which_generation_we_are() -> None:
+    """Till then it could not tell what older pipeline files told from what newer ones did."""
+
+    async def main() -> None:
+        town, _ = _town()
+        source = Undescribed(town)
+        life = town.start(source=source)
+        assert life.merge is not None
+        await asyncio.sleep(10)
+        assert not life.merge.shards()
+        source.is_open.set()
+        await until(lambda: life.merge is not None and life.merge.shards())
+        assert life.worker.generation == 1
         await life.stop()
 
     run(main())

@@ -51,6 +51,7 @@ class Aside(Struct, frozen=True, array_like=True):
     hash_key: bytes  # of its bucket
     arrival_ms: int
     body: bytes
+    generation: int  # of the pipeline that told it
 
 
 class Snapshot(Struct, frozen=True):
@@ -87,7 +88,7 @@ class MergePipeline:
         self.shard = shard
         self.totals = Totals()
         self.position: Position | None = None  # of the last record taken
-        self._incarnation = incarnation
+        self._seeks = int(incarnation.partition(".")[2] or 0)
         self._generation = generation
         self._range = range_of(shard)
         self._rules = {rule.version: rule for rule in plan.rules if rule.is_global}
@@ -207,7 +208,9 @@ class MergePipeline:
         if held + len(record.body) > ASIDE_BYTES_MAX:
             detail = f"a newer pipeline file's, {held} bytes of which wait already: start workers"
             return Fault("aside_full", f"{detail} with that file")
-        self._aside.append(Aside(head.rule_version, place, record.arrival_ms, record.body))
+        self._aside.append(
+            Aside(head.rule_version, place, record.arrival_ms, record.body, record.generation)
+        )
         return None
 
     def _pop_known(self) -> list[_Record]:
@@ -238,7 +241,8 @@ class MergePipeline:
     def _world(self, plan: RulePlan, bucket: int) -> World:
         at = plan.version, bucket
         if at not in self._worlds:
-            self._worlds[at] = World(plan, self.plan.pipeline.app, self.shard, bucket)
+            app = self.plan.pipeline.app
+            self._worlds[at] = World(plan, app, self.shard, bucket, self._seeks)
         return self._worlds[at]
 
     def _dead_letter(self, page: Page, i: int, fault: Fault) -> DeadLetter:
@@ -296,6 +300,7 @@ class MergePipeline:
     def _adopting(self, saved: Snapshot) -> Iterator[None]:
         """What is at home here: worlds of our rules, and what waits for others."""
         self._aside += [one for one in saved.aside if one.hash_key in self._range]
+        self._drop_old()
         try:
             for bucket, sections_ in _by_bucket(saved.worlds).items():
                 for plan in self._rules.values():
@@ -306,6 +311,16 @@ class MergePipeline:
                         yield from self._adopting_world(plan, bucket, sections_)
         except ValueError as error:  # bytes that don't fit their columns
             raise StateUnreadable(self.shard.id, str(error)) from error
+
+    def _drop_old(self) -> None:
+        """What was kept for a pipeline that did not stay the newest: nobody will ask for it."""
+        kept = [
+            one
+            for one in self._aside
+            if one.rule_version in self._rules or one.generation > self._generation
+        ]
+        self.totals.unmatched += len(self._aside) - len(kept)
+        self._aside = kept
 
     def _adopting_world(
         self, plan: RulePlan, bucket: int, saved: Mapping[str, world.Saved]

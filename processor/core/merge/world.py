@@ -47,7 +47,9 @@ class Taken(NamedTuple):
 class World:
     """See above. `Members` is who is heard of, `Holding` what can't be applied yet."""
 
-    def __init__(self, plan: RulePlan, app: str, shard: Shard, bucket: int):
+    def __init__(self, plan: RulePlan, app: str, shard: Shard, bucket: int, seeks: int = 0):
+        """`seeks`: how often the merge stream was sought; what is told again has ids of its own."""
+        self._again = f"/{seeks}" if seeks else ""
         self._members = Members()
         self._holding = Holding()
         self.rule = MergedRule(plan, app, shard, bucket, self._members)
@@ -146,7 +148,7 @@ class World:
         return int(slices.last_ends(self.rule.bare, deltas.windows).max(initial=NEVER_MS))
 
     def _fire(self) -> Iterator[Firing]:
-        self.rule.speak_for(self._members.incarnation)
+        self.rule.speak_for(self._members.incarnation + self._again)
         return self.rule.take(None, _NO_RECORDS, self._members.watermark_ms)
 
     # ---- state ------------------------------------------------------------------------------

@@ -311,6 +311,29 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(reasons) == {"aside_full"}
 
 
+def test_what_waits_is_gone_once_its_pipeline_file_is_not_the_newest_any_more() -> None:
+    """After a rollback: else it would take the room of all rollouts to come."""
+    ours, newer = plan(stages.rule("ours", detect=())), plan(stages.rule("newer", detect=()))
+    merge = MergePipeline(ours, MERGE, "1.0", 1)
+    put(merge, closing(newer), generation=2)
+    back = MergePipeline(ours, MERGE, "1.0", 3)
+    back.restore(merge.snapshot(), Position("after", "1"))
+    assert back.totals.unmatched == 1
+    assert back.snapshot() == _with_totals_of(MergePipeline(ours, MERGE, "1.0", 3), back)
+
+
+def test_results_of_a_merge_stream_that_was_sought_back_have_ids_of_their_own() -> None:
+    """Marks are not made again, so a window may be told otherwise."""
+    ids = []
+    for incarnation in ("1.0", "2.0", "1.1"):
+        two = Two(plan())
+        two.merge = MergePipeline(plan(), MERGE, incarnation, 1)
+        two.mark(1, "quiet")
+        (event,) = two.feed(0, NOW_MS + 6_000, NOW_MS + 15_000).events
+        ids.append(event.id)
+    assert ids[0] == ids[1] != ids[2]
+
+
 def test_detectors_keep_what_they_learnt_when_only_a_threshold_changes() -> None:
     ours = plan(stages.rule(detect=(FEW,)))
     lower = plan(stages.rule(detect=(replace(FEW, options={"below": 1, "recover_after": 1}),)))
