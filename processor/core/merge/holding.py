@@ -114,7 +114,7 @@ class Holding:
         self._queues = {
             shard_id: queue
             for shard_id, queue in self._queues.items()
-            if shard_id in shard_ids or not queue.has_begun
+            if shard_id in shard_ids or (queue.held and not queue.has_begun)
         }
 
     def _queue(self, teller: Teller) -> Queue:

@@ -162,5 +162,7 @@ def test_the_queues_of_shards_that_are_gone_are_forgotten() -> None:
     put(held, split(0, shard="gone"))
     put(held, split(0, shard="here"))
     put(held, split(5, shard="to come"))
+    put(held, split(0, 0, 3, shard="never whole"), holding.NEXT_BYTES_MAX)
+    put(held, split(0, 1, 3, shard="never whole"))
     held.keep(frozenset({"here"}))
     assert held.snapshot().keys() == {"here", "to come"}
