@@ -497,6 +497,11 @@ def test_a_rule_over_all_shards_is_taken_with_a_stream_to_meet_in() -> None:
     assert pipeline.rules[0].group_by == ("region",)
 
 
+def test_a_global_rule_may_grant_lateness() -> None:
+    rule = read(shop(GLOBAL, ("window: {tumbling", "lateness: 5m\n    window: {tumbling")) + MERGE)
+    assert rule.rules[0].lateness_ms == 300_000
+
+
 def test_without_a_partition_key_every_rule_is_global() -> None:
     assert read(shop((", partition_key: store", "")) + MERGE).event.partition_key is None
 

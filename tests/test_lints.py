@@ -127,8 +127,9 @@ def test_out_of_orderness_is_held_against_the_window(
 
 def test_lateness_of_more_than_ten_windows_is_warned_of() -> None:
     rule = replace(RULE, window=WindowSpec(MINUTE), lateness_ms=10 * MINUTE)
-    assert told(rule) == []
-    (message,) = told(replace(rule, lateness_ms=10 * MINUTE + 1_000))
+    event = replace(PIPELINE.event, dedupe_horizon_ms=20 * MINUTE)
+    assert told(rule, event) == []
+    (message,) = told(replace(rule, lateness_ms=10 * MINUTE + 1_000), event)
     assert message.startswith("rules.orders.lateness: windows of 1m stay open for 601s: over 10")
 
 
@@ -138,6 +139,15 @@ def test_ids_must_be_known_for_as_long_as_a_repeat_may_be_late() -> None:
     assert message.startswith("event.dedupe_horizon: a repeat may come 1m late")
     assert told(event=replace(event, dedupe_horizon_ms=MINUTE)) == []
     assert told(event=replace(event, id=None, dedupe_horizon_ms=600_000)) == []
+
+
+def test_ids_must_be_known_for_as_long_as_a_late_record_may_count() -> None:
+    rule = replace(RULE, window=WindowSpec(10 * MINUTE), lateness_ms=MINUTE + 1_000)
+    event = replace(PIPELINE.event, dedupe_horizon_ms=MINUTE)
+    (message,) = told(rule, event)
+    assert message.startswith("rules.orders.lateness: records count for 61s after their window's")
+    assert told(replace(rule, lateness_ms=MINUTE), event) == []
+    assert told(rule, replace(event, id=None, dedupe_horizon_ms=600_000)) == []
 
 
 # ---- panes and hops ---------------------------------------------------------------------------

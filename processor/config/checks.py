@@ -88,9 +88,6 @@ def _shard_only(rule: RuleSpec) -> Iterator[tuple[str, str, str]]:
     for key in ("early_every_ms", "early_count", "early_when"):
         if getattr(panes, key) is not None:
             yield "panes.early", f"a pane early by {key[6:].removesuffix('_ms')}", _PIECES
-    if rule.lateness_ms:
-        why = "what comes after its window was told is counted as late"
-        yield "lateness", "a lateness", why
     if rule.overflow == "evict":
         yield "overflow", "evict", "which group is the oldest, each shard would see otherwise"
 

@@ -7,7 +7,7 @@ meant is no lint: with `--deny-warnings` each of them stops a deploy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import gcd
 
 from msgspec import Struct
@@ -79,7 +79,7 @@ def lint(pipeline: Pipeline) -> list[Warning]:
     ):
         message = "without event.id no repeat is recognised, so this has no effect"
         found.append(Warning("event.dedupe_horizon", message))
-    found += _lint_horizon(pipeline.event)
+    found += _lint_horizon(pipeline.event, pipeline.rules)
     if pipeline.merge is not None:
         found += _lint_merge(pipeline.merge, pipeline)
     return found
@@ -101,9 +101,19 @@ def _lint_merge(merge: MergeSpec, pipeline: Pipeline) -> Iterator[Warning]:
     )
 
 
-def _lint_horizon(event: EventSpec) -> Iterator[Warning]:
+def _lint_horizon(event: EventSpec, rules: Iterable[RuleSpec]) -> Iterator[Warning]:
     late, horizon = event.out_of_orderness_ms, event.dedupe_horizon_ms
-    if event.id is not None and horizon < late:
+    if event.id is None:
+        return
+    for rule in rules:
+        if rule.lateness_ms > horizon:
+            message = (
+                f"records count for {show_duration(rule.lateness_ms)} after their window's end, but"
+                f" ids are known for {show_duration(horizon)} only (event.dedupe_horizon): what is"
+                " repeated after that counts twice"
+            )
+            yield Warning(f"rules.{rule.name}.lateness", message)
+    if horizon < late:
         message = (
             f"a repeat may come {show_duration(late)} late (event.out_of_orderness), but ids are"
             f" known for {show_duration(horizon)} only: it would count twice"

@@ -137,14 +137,15 @@ class Packing:
             return self.on_failure(request, now, draw)
         self._land(request)
         self._failures = 0
+        again: list[int] = []
         for index, result in zip(request.indices, results, strict=True):
             if result.code is None:
                 self._settle(index)
             elif result.code in self.limits.retryable:
-                self._attempts[index] += 1
-                heappush(self._waiting, (now + self._backoff(self._attempts[index], draw), index))
+                again.append(index)
             else:
                 self._refuse(index, result.code, result.message)
+        self._retry(again, now, draw)
         return None
 
     def on_failure(self, request: Request, now: float, draw: float) -> None:
@@ -202,6 +203,19 @@ class Packing:
         for group in dict.fromkeys(self._groups[index] for index in indices):
             if not self._out[group]:
                 self._next_of(group)
+
+    def _retry(self, indices: Sequence[int], now: float, draw: float) -> None:
+        """Entries that go again by themselves: the first of each group waits for its turn, the
+        others stand behind it, or two requests under way could hold one group."""
+        first = {self._groups[index]: index for index in reversed(indices)}
+        for index in reversed(indices):
+            self._attempts[index] += 1
+            if first[self._groups[index]] == index:
+                due = now + self._backoff(self._attempts[index], draw)
+                heappush(self._waiting, (due, index))
+            else:
+                self._behind.setdefault(self._groups[index], []).append(index)
+                self._out[self._groups[index]] -= 1
 
     def _take(self) -> tuple[int, ...]:
         """The oldest ready entries that fit into one request: at least one."""

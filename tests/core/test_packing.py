@@ -232,6 +232,21 @@ def test_where_order_does_not_matter_a_group_fills_its_requests():
     assert second.indices == tuple(range(9, 19))
 
 
+def test_entries_of_a_group_that_were_not_taken_wait_for_each_other() -> None:
+    """With b's entry in the request there is no room for the second of a's."""
+    limits = replace(LIMITS, together=True)
+    packing = Packing(limits, [400, 600, 397, 400, 1], ["c", "b", "a", "a", "a"])
+    first, second = packing.commands(0)
+    assert (first.indices, second.indices) == ((0, 1), (2, 3, 4))
+    packing.on_answer(first, [OK, SLOW], 0, 0.5)
+    packing.on_answer(second, [SLOW, SLOW, OK], 0, 0.5)
+    (third,) = packing.commands(packing.wake_at())
+    assert third.indices == (1, 2)
+    packing.on_answer(third, [OK, OK], 1, 0.5)
+    (fourth,) = packing.commands(1)
+    assert fourth.indices == (3,)
+
+
 # ---- any target -----------------------------------------------------------------------------
 
 FATES = st.sampled_from(["ok", "slow", "bad", "failure", "garbled", "rejected"])
