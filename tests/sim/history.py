@@ -56,6 +56,10 @@ class RuleSaid(NamedTuple):
         last_ms = at_ms // every_ms * every_ms
         return list(range(last_ms - self.size_ms + every_ms, last_ms + 1, every_ms))
 
+    def unit_ms(self, at_ms: int) -> int:
+        """The start of what windows are made of."""
+        return at_ms - at_ms % (self.every_ms or self.size_ms)
+
     @property
     def window(self) -> WindowSpec:
         if self.every_ms:

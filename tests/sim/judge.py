@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, product
 
 from processor.core.events import dead_letter_id
 from processor.core.leases.rows import ShardRow
@@ -15,22 +15,20 @@ from tests.sim.checkers import keys_of
 from tests.sim.history import (
     CHANGED,
     CONVERTED,
-    GLOBAL_RULES,
     OUT_OF_ORDERNESS_MS,
     RuleSaid,
     plan_of,
 )
 from tests.sim.numbers import Numbers
 from tests.sim.services import MERGE_STREAM, STREAM
-from tests.sim.truth import Truth, Window, truth
+from tests.sim.truth import Part, Truth, Window, truth
 from tests.sim.world import World
 from tests.virtual_time import START_MS
 
 # A window is told so long after its end at most, were it not for outages: idleness begins anew with
 # every owner.
 DELIVERED_S = 150.0
-Unwatched = set[tuple[Window, str]]
-_GLOBAL = {rule.name for rule in GLOBAL_RULES}
+Unwatched = set[tuple[Window, Part]]
 
 
 def judge(world: World) -> None:
@@ -75,12 +73,12 @@ def _unwatched(world: World, found: Truth, numbers: Numbers) -> Unwatched:
             yield from periods(rule, parent)
 
     return {
-        (window, shard_id)
-        for window, by_shard in found.windows.items()
-        for shard_id in by_shard
+        (window, part)
+        for window, parts in found.windows.items()
+        for part in parts
         if any(
             from_ms < window[2] + sizes[window[0]] <= to_ms
-            for from_ms, to_ms in periods(window[0], shard_id)
+            for from_ms, to_ms in periods(window[0], part[0])
         )
     }
 
@@ -91,12 +89,13 @@ def _check_windows(world: World, found: Truth, unwatched: Unwatched) -> Counter[
     rules = {rule.name: rule for rule in world.history.rules}
     told = _told(world, rules)
     late = Counter[str]()
-    for window, by_shard in sorted(found.windows.items()):
+    for window in sorted(found.windows.keys() | (found.extras.keys() & told.keys())):
         said = told.pop(window, [])
-        wanted = _figures(by_shard.values())
+        parts = found.windows.get(window, {})
+        wanted = _figures(parts.values())
         missing = [_missing(found, unwatched, window, one) for one in said]
         if None in missing:
-            raise Breach("truth", f"{window}: {said} instead of {wanted} by {by_shard}")
+            raise Breach("truth", f"{window}: {said} instead of {wanted} by {parts}")
         late[window[0]] += sum(n for n in missing if n is not None)
         if len(said) == 1 or (len(said) > 1 and _is_converted(world, window)):
             continue
@@ -104,7 +103,7 @@ def _check_windows(world: World, found: Truth, unwatched: Unwatched) -> Counter[
             late[window[0]] += wanted["n"]
         elif not _is_anew(world, rules[window[0]], window):
             what = f"told {len(said)} times, {said} instead of {wanted}"
-            raise Breach("truth", f"{window}: {what} by {by_shard}")
+            raise Breach("truth", f"{window}: {what} by {parts}")
     if told:
         raise Breach("truth", f"windows without records: {sorted(told)}")
     return late
@@ -113,23 +112,30 @@ def _check_windows(world: World, found: Truth, unwatched: Unwatched) -> Counter[
 def _missing(
     found: Truth, unwatched: Unwatched, window: Window, said: dict[str, int]
 ) -> int | None:
-    """How many records the figures lack: none; or all of some shards that nobody waited for, whose
-    records came when the window had been told. None: they are wrong."""
-    by_shard = found.windows[window]
-    free = sorted(shard_id for shard_id in by_shard if (window, shard_id) in unwatched)
-    for size in range(1 + len(free) * (window[0] in _GLOBAL)):
-        for missing in combinations(free, size):
-            left = [values for shard_id, values in by_shard.items() if shard_id not in missing]
-            wanted = _figures(left)
-            if said == {name: wanted[name] for name in said}:
-                return sum(len(by_shard[shard_id]) for shard_id in missing)
+    """How many records the figures lack: none; or all that some shards told at once that nobody
+    waited for, when the window had been told. None: they are wrong. What was too late for the
+    window on its shard, but came with what is in time for another, may be in them or not."""
+    parts = found.windows.get(window, {})
+    free = sorted(part for part in parts if (window, part) in unwatched)
+    extras = found.extras.get(window, {})
+    for missing, more in product(_some(free), _some(sorted(extras))):
+        left = [values for part, values in parts.items() if part not in missing]
+        wanted = _figures([*left, *(extras[part] for part in more)])
+        if said == {name: wanted[name] for name in said}:
+            return sum(len(parts[part]) for part in missing)
     return None
+
+
+def _some(parts: list[Part]) -> Iterator[tuple[Part, ...]]:
+    """None of them, then ever more."""
+    for size in range(len(parts) + 1):
+        yield from combinations(parts, size)
 
 
 def _may_be_late(found: Truth, unwatched: Unwatched, window: Window) -> bool:
     """Whether nobody waited for any of those who counted it."""
-    shards = found.windows[window]
-    return window[0] in _GLOBAL and all((window, one) in unwatched for one in shards)
+    parts = found.windows[window]
+    return all((window, part) in unwatched for part in parts)
 
 
 def _is_converted(world: World, window: Window) -> bool:

@@ -43,14 +43,22 @@ class Family(NamedTuple):
 
 
 Window = tuple[str, str, int]  # rule, group, start
+# What a shard tells at once: its id, the start of a unit of which windows are made, and for how
+# many of the windows that hold that unit it was too late.
+Part = tuple[str, int, int]
 
 
 @dataclass
 class Truth:
-    """The values of each window by the shard that counted them, records dropped for a reason, ids
-    of dead letters' places."""
+    """The values of each window by the shard that counted them, and within a shard by what windows
+    share; records dropped for a reason, ids of dead letters' places.
 
-    windows: dict[Window, dict[str, list[int]]] = field(default_factory=dict)
+    `extras`: what was too late for the window on its shard, but not for a later one of a global
+    rule's. It goes with that, and counts here too if it finds the window not yet told.
+    """
+
+    windows: dict[Window, dict[Part, list[int]]] = field(default_factory=dict)
+    extras: dict[Window, dict[Part, list[int]]] = field(default_factory=dict)
     late: Counter[str] = field(default_factory=Counter)
     duplicates: Counter[str] = field(default_factory=Counter)
     broken: set[tuple[str, str]] = field(default_factory=set)
@@ -148,12 +156,18 @@ def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Trut
     if wanting and not holding:
         found.late[record.shard_id] += 1
         return
-    for rule, start_ms in holding:
-        window = (rule.name, event[rule.field] if rule.field else "", start_ms)
-        by_shard = found.windows.setdefault(window, {})
-        if by_shard and judged_by_ms == start_ms + rule.size_ms:
+    held = {rule for rule, _ in holding}
+    for rule, start_ms in wanting:
+        if rule not in held:
+            continue
+        window = rule.name, event[rule.field] if rule.field else "", start_ms
+        late = sum(one[0] is rule for one in wanting) - sum(one[0] is rule for one in holding)
+        part = record.shard_id, rule.unit_ms(event["at"]), late
+        is_held = (rule, start_ms) in holding
+        parts = (found.windows if is_held else found.extras).setdefault(window, {})
+        if is_held and parts and judged_by_ms == start_ms + rule.size_ms:
             continue  # told at that very moment, for good
-        by_shard.setdefault(record.shard_id, []).append(event["value"])
+        parts.setdefault(part, []).append(event["value"])
     state.seen.add(event["id"])
 
 
