@@ -194,7 +194,8 @@ class Rule:
         n, records, rows = admit(self.keys, records, self.tally)
         self._ensure()
         if self.plan.spec.detect:
-            ends = self.windows.first_ends(records.times)
+            # Not of windows that ended before it came: those were judged without it.
+            ends = self.windows.first_ends(np.maximum(records.times, records.judged))
             np.minimum.at(self._by_key.arrays["first_end_ms"], rows, ends)
         self._lifetimes.note(rows, records.times)
         return n, Batch(rows, records.readings, records.at, records.judged, records.sample_of)

@@ -137,6 +137,8 @@ class Sessions:
     def ends(self, batch: Batch) -> Ints:
         """Not of a record that another one follows within the gap, before the watermark can have
         passed that gap: such a page would be counted record by record."""
+        if not len(batch.keys):  # all were refused
+            return batch.times
         order = np.lexsort((batch.times, batch.keys))
         keys, times = batch.keys[order], batch.times[order]
         follows = (keys[1:] == keys[:-1]) & (times[1:] - times[:-1] < self._gap)

@@ -69,14 +69,9 @@ class Plain:
 
     def take(self, batch: Batch | None, after: Ints, watermark_ms: int) -> Iterator[Told]:
         if batch is not None:
-            may_be, is_edge = self._past(batch)
-            cuts = batch.at[may_be if self.grid.windows_max > 1 else may_be[is_edge]]
-            edges = set(batch.at[may_be[is_edge]].tolist())
             done = 0
-            for place in np.unique(cuts).tolist():
+            for place in self._cuts(batch, after):
                 start, stop = np.searchsorted(batch.at, (place, place + 1)).tolist()
-                if place not in edges and not self._would_miss(batch, done, start, after, place):
-                    continue
                 self._add(batch.part(slice(done, start)))
                 if place:
                     yield from self._close_to(int(after[place - 1]), after)
@@ -146,22 +141,25 @@ class Plain:
         if self.grid.windows_max > 1:
             self.table.figures.arrays["told_ms"][made] = batch.judged[firsts]
 
+    def _cuts(self, batch: Batch, after: Ints) -> list[int]:
+        """Places before whose records windows have to be closed, ascending."""
+        past, is_edge = self._past(batch)
+        places, edges = batch.at[past], batch.at[past[is_edge]]
+        if self.grid.windows_max == 1:
+            firsts = NOBODY
+        else:
+            # Too late for some of its windows only: they are to be told before it is counted. One
+            # such place is enough for as long as the watermark passes no further end.
+            before = np.where(places > 0, after[places - 1], self._passed_ms)
+            firsts = np.unique(self.grid.first_ends(before), return_index=True)[1]
+        found: list[int] = np.unique(np.concatenate((edges, places[firsts]))).tolist()
+        return found
+
     def _past(self, batch: Batch) -> tuple[Rows, Bools]:
         """Records for which the watermark is past an end of one of their windows, or at one; and
         which of these come while it stands there."""
         past = np.flatnonzero(batch.judged >= self.grid.first_ends(batch.times))
         return past, self.grid.are_ends(batch.judged[past])
-
-    def _would_miss(self, batch: Batch, start: int, stop: int, after: Ints, place: int) -> bool:
-        """Whether a window would count a record that comes after its end, where windows share
-        units: one ends before that record, and is not closed yet."""
-        before_ms = int(after[place - 1]) if place else self._passed_ms
-        if before_ms <= self._passed_ms:
-            return False
-        times = np.concatenate(
-            [self.grid.unit_times(np.array(self.table.open, np.int64)), batch.times[start:stop]]
-        )
-        return bool(self.grid.ends_within(times, self._passed_ms, before_ms))
 
     def _on_edge(self, batch: Batch, place: int) -> Iterator[Told]:
         """Count records of one place in a page, of which some are at the edge."""
