@@ -558,6 +558,7 @@ def test_a_running_window_says_itself_when_a_group_is_forgotten() -> None:
         ({"panes": PanesSpec(early_count=1)}, "panes.early: found a pane early by count"),
         ({"panes": PanesSpec(early_when={"n": [1]})}, "panes.early: found a pane early by when"),
         ({"overflow": "evict"}, "overflow: found evict"),
+        ({"lateness_ms": 1}, "lateness: found a lateness"),
     ],
 )
 def test_what_only_one_shard_can_do_exactly_is_refused_to_global_rules(
@@ -569,7 +570,10 @@ def test_what_only_one_shard_can_do_exactly_is_refused_to_global_rules(
     checks.check_scope(pipeline.event, [rule], faults, has_merge=True)
     [error] = faults.errors
     assert words in str(error)
-    assert "the rule is global, and" in str(error)
+    assert "the rule is global (group_by lacks store, the partition key), and" in str(error)
+    faults = Faults()
+    checks.check_scope(replace(pipeline.event, partition_key=None), [rule], faults, has_merge=True)
+    assert "global (event.partition_key is not given), and" in str(faults.errors[0])
     faults = Faults()
     own = replace(rule, group_by=("store",))
     checks.check_scope(pipeline.event, [own], faults, has_merge=False)

@@ -187,7 +187,6 @@ def test_an_added_rule_alone_loses_nothing_and_a_removed_one_does(files: Files) 
         ("app: shop", "app: store", "every event id is new"),
         ("stream: orders", "stream: sales", "another stream"),
         ("app: shop", "app: shop\nstate: {table: other}", "reading begins at source.start"),
-        ("app: shop", "app: shop\nstate: {objects: /tmp/x}", "are not found"),
     ],
 )
 def test_a_file_that_leaves_all_state_behind_says_so(
@@ -232,12 +231,49 @@ def test_a_rule_whose_results_go_nowhere_from_now_on_is_told_so(files: Files) ->
 
 
 def test_states_that_lay_as_objects_elsewhere_do_not_go_on(files: Files) -> None:
-    new = edited(("app: shop", "app: shop\nstate: {objects: /tmp/x}"))
-    (rule,) = files.changes(SHOP, new)["rules"]
-    assert (rule["fate"], "only on shards whose state lies in the table" in rule["means"]) == (
-        "kept",
-        True,
+    old, new = (
+        edited(("app: shop", f"app: shop\nstate: {{objects: /tmp/{name}}}")) for name in "xy"
     )
+    changes = files.changes(old, new)
+    (rule,) = changes["rules"]
+    assert (rule["fate"], changes["loses_state"]) == ("kept", True)
+    assert "only on shards whose state lies in the table" in rule["means"]
+    assert "are not found" in changes["elsewhere"][0]["means"]
+
+
+def test_a_first_place_for_objects_loses_nothing(files: Files) -> None:
+    new = edited(("app: shop", "app: shop\nstate: {objects: /tmp/x}"))
+    changes = files.changes(SHOP, new)
+    assert changes["rules"][0]["means"] == "nothing happens to it"
+    assert not changes["loses_state"]
+
+
+MERGED = edited(("group_by: [store]", "group_by: [region]")) + "merge: {stream: one, buckets: 8}\n"
+
+
+def test_a_new_merge_stream_leaves_global_rules_behind_and_no_others(files: Files) -> None:
+    changes = files.changes(MERGED, edited(("stream: one", "stream: two"), text=MERGED))
+    (rule,) = changes["rules"]
+    assert (rule["fate"], changes["loses_state"]) == ("left behind", True)
+    assert "stay with the old stream" in changes["elsewhere"][0]["means"]
+    own = edited(("[region]", "[store]"), text=MERGED)
+    (rule,) = files.changes(own, edited(("stream: one", "stream: two"), text=own))["rules"]
+    assert rule["fate"] == "kept"
+
+
+def test_other_buckets_of_a_merge_stream_are_told_to_be_refused(files: Files) -> None:
+    changes = files.changes(MERGED, edited(("buckets: 8", "buckets: 9"), text=MERGED))
+    assert changes["loses_state"]
+    (told,) = changes["elsewhere"]
+    assert told["setting"]["path"] == "merge.buckets"
+    assert "workers refuse the new file" in told["means"]
+
+
+def test_a_first_merge_stream_changes_nothing_for_rules_without_it(files: Files) -> None:
+    changes = files.changes(SHOP, SHOP + "merge: {stream: one}\n")
+    assert (changes["elsewhere"], changes["loses_state"]) == ([], False)
+    changes = files.changes(SHOP + "merge: {stream: one}\n", SHOP)
+    assert (changes["elsewhere"], changes["loses_state"]) == ([], False)
 
 
 def test_the_order_is_told_by_what_it_was_and_not_where_something_was_added(files: Files) -> None:

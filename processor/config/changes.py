@@ -20,6 +20,7 @@ import orjson
 from msgspec import Struct
 
 from processor import detectors
+from processor.config.checks import is_global
 from processor.config.render import show
 from processor.core import versions
 from processor.model import Pipeline, RuleSpec
@@ -54,7 +55,13 @@ _ELSEWHERE: Mapping[str, str] = {
     "state.table": "positions and state stay in the old table: reading begins at source.start; "
     + _TAKE_ALONG,
     "state.objects": "states that lie as objects in the old place are not found",
+    "merge.stream": "of global rules, open windows and what detectors have learnt stay with the old"
+    " stream, and so does what is on its way through it",
+    "merge.buckets": "fixed by the first start with a merge stream: workers refuse the new file,"
+    " unless merge.stream names a new one",
 }
+# Where there was none of these, nothing lies in an old place.
+_FROM_NOTHING = ("state.objects", "merge.stream", "merge.buckets")
 _EVENT_TUNABLE = {name.removesuffix("_ms") for name in versions.TUNABLE_EVENT}
 
 
@@ -112,15 +119,22 @@ def compare(old: Pipeline, new: Pipeline) -> Changes:
     """From `old` to `new`; rules in the order of the new file, then those that are gone."""
     before, after = (_plain_leaves(pipeline) for pipeline in (old, new))
     plain = _differences(before, after)
-    elsewhere = [Elsewhere(one, _ELSEWHERE[one.path]) for one in plain if one.path in _ELSEWHERE]
+    elsewhere = [Elsewhere(one, _ELSEWHERE[one.path]) for one in plain if _leaves_behind(one)]
     return Changes(
         tuple(_rules(old, new)),
         tuple(elsewhere),
         tuple(one for one in plain if one.path.startswith("sinks.")),
         tuple(
-            one for one in plain if one.path not in _ELSEWHERE and not one.path.startswith("sinks.")
+            one for one in plain if not _leaves_behind(one) and not one.path.startswith("sinks.")
         ),
     )
+
+
+def _leaves_behind(setting: Setting) -> bool:
+    path = setting.path
+    if path.startswith("merge.") and setting.new == NOTHING:
+        return False  # no rule is global any more: each one says itself what becomes of it
+    return path in _ELSEWHERE and not (path in _FROM_NOTHING and setting.old == NOTHING)
 
 
 def _rules(old: Pipeline, new: Pipeline) -> Iterable[RuleChange]:
@@ -147,7 +161,7 @@ def _former_name(gone: Mapping[str, str], state_version: str) -> str:
 
 
 def _fate(old: Pipeline, former: RuleSpec, new: Pipeline, rule: RuleSpec) -> Fate:
-    if _place(old) != _place(new):
+    if _place(old) != _place(new) or _meets_elsewhere(old, former, new, rule):
         return "left behind"
     if former.name != rule.name:
         return "renamed"
@@ -163,6 +177,14 @@ def _place(pipeline: Pipeline) -> tuple[str, str, str]:
     return pipeline.app, pipeline.source.stream, pipeline.state.table
 
 
+def _meets_elsewhere(old: Pipeline, former: RuleSpec, new: Pipeline, rule: RuleSpec) -> bool:
+    """Windows and detectors of a global rule lie with the shards of the merge stream."""
+    is_merged = is_global(old.event, former) and is_global(new.event, rule)
+    if not is_merged or old.merge is None or new.merge is None:
+        return False
+    return old.merge.stream != new.merge.stream
+
+
 def _means(
     fate: Fate, old: Pipeline, former: RuleSpec, new: Pipeline, rule: RuleSpec
 ) -> Iterable[str]:
@@ -170,7 +192,7 @@ def _means(
         told for emit, told in _UNSEEN.items() if getattr(former, emit) and not getattr(rule, emit)
     ]
     goes_on = fate in ("kept", "converted")
-    has_moved = goes_on and old.state.objects != new.state.objects
+    has_moved = goes_on and old.state.objects not in (None, new.state.objects)
     if has_moved:
         yield _IN_TABLE
     elif fate == "kept" and unseen:

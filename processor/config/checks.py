@@ -53,7 +53,7 @@ def check_scope(
         faults.add("merge", "nothing", expected)
     for rule in found:
         for key, what, why in _shard_only(rule):
-            expected = f"none: the rule is global, and {why}"
+            expected = f"none: the rule is global ({_because(event)}), and {why}"
             faults.add(f"rules.{rule.name}.{key}", what, expected)
 
 
@@ -73,6 +73,12 @@ def _scope(event: EventSpec, rules: Sequence[RuleSpec]) -> str:
         return f"{names}: without event.partition_key every rule is global"
     verb = "do" if len(rules) > 1 else "does"
     return f"{names}, global as group_by {verb} not contain {event.partition_key}"
+
+
+def _because(event: EventSpec) -> str:
+    if event.partition_key is None:
+        return "event.partition_key is not given"
+    return f"group_by lacks {event.partition_key}, the partition key"
 
 
 _PIECES = "its records are counted on several shards at once"

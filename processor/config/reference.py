@@ -71,7 +71,7 @@ on its own shard, where all the group's records are. Every other rule is global:
 
 _MERGE = """Needed as soon as a rule is global: a second Kinesis stream, through which the shards
 send what they counted to where it is added up. Global rules can't have session or running windows,
-early panes, or `overflow: evict`."""
+early panes, `lateness`, or `overflow: evict`."""
 
 _WHERE = """An [EventBridge event pattern](\
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html): fields, each with
