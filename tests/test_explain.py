@@ -41,6 +41,14 @@ def test_the_readme_shows_what_is_printed(
     assert [line for line in lines if line not in printed] == ["  …"]
 
 
+def test_options_are_written_as_in_the_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGE", "test")
+    assert cli.main(["explain", str(FOLDER / "full.yaml")]) == 0
+    assert "per_minute: rate of readings (per 1m)" in capsys.readouterr().out
+
+
 def test_as_json_there_are_figures_beside_the_words(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--rate", "1000000", "--keys", "500", "--shards", "9", "--output", "json"]
     assert cli.main(["explain", SHOP, *arguments]) == 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import starmap
 
 from processor import detectors
+from processor.config.options import DURATION_SUFFIX
 from processor.config.values import show_duration
 from processor.model import (
     AggregateSpec,
@@ -58,7 +60,7 @@ def _figure(a: AggregateSpec) -> str:
     what = f"{a.kind} of {a.field}" if a.field else a.kind
     if a.of:
         what = f"{a.kind} of {' and '.join(a.of)}"
-    options = ", ".join(f"{name} {_shown(value)}" for name, value in a.options.items())
+    options = ", ".join(starmap(_option, a.options.items()))
     where = f", of records that match {_json(a.where)}" if a.where else ""
     return f"{what}{f' ({options})' if options else ''}{where}"
 
@@ -87,7 +89,7 @@ def _detect(detect: DetectSpec) -> str:
     plugin = type(detectors.get(detect.kind))
     about = (sys.modules[plugin.__module__].__doc__ or "").partition("\n\n")[0]
     sentence = " ".join(about.split()).partition(": ")[2].rstrip(".")
-    options = ", ".join(f"{name} {_shown(value)}" for name, value in detect.options.items())
+    options = ", ".join(starmap(_option, detect.options.items()))
     name = detect.kind if detect.name == detect.kind else f"{detect.name}, a {detect.kind},"
     return f"{name} on {detect.aggregate}{f' ({options})' if options else ''}: {sentence}"
 
@@ -106,6 +108,13 @@ def sent(rule: RuleSpec, sinks: Mapping[str, SinkSpec]) -> Iterator[str]:
     for what, name in (("windows", rule.emit_windows), ("anomalies", rule.emit_anomalies)):
         if name is not None:
             yield f"{what} to {name} ({sinks[name].kind} {sinks[name].target})"
+
+
+def _option(name: str, value: object) -> str:
+    """As in the file: what is kept in milliseconds is a duration there."""
+    if name.endswith(DURATION_SUFFIX) and isinstance(value, int):
+        return f"{name.removesuffix(DURATION_SUFFIX)} {show_duration(value)}"
+    return f"{name} {_shown(value)}"
 
 
 def _shown(value: object) -> str:
