@@ -3,9 +3,10 @@
     steps(page or mark) → Step…, finish() → Step…        snapshot() / restore() / inherit()
 
 However a sequence is cut into pages, the events are the same, to the bit: the watermark runs per
-record, a record is late or a duplicate by its position, and accumulation shows no order. A page is
-counted whole and then closed whole, which is the same as record by record: a record that would
-come after its window's closing is late by the watermark before it, and is not counted.
+record, a record is late or a duplicate by its position, and accumulation shows no order. Where a
+window is told once, a page is counted whole and then closed whole, which is the same as record by
+record: a record that would come after its window's closing is late by the watermark before it, and
+is not counted. Other rules count up to each record that fires something (`windows.careful`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
-from processor.core import events, figures, floors, intake, sections, splitting, versions
+from processor.core import floors, intake, judging, letters, sections, splitting, versions
 from processor.core.admission import Tally
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
+from processor.core.judging import NO_WATERMARK
 from processor.core.plan import Plan
 from processor.core.records import Records
 from processor.core.rules import Firing, Heritage, Rule, RulePlan, Saved
@@ -32,29 +34,20 @@ from processor.core.shipping import Shipper
 from processor.core.stored import stream
 from processor.core.telling import Output
 from processor.core.turns import EVENT_WORK, Piece, Told, joined, step, turns
-from processor.core.windows import Sample, SampleOf
 from processor.errors import StateUnreadable
 from processor.model import (
-    Bools,
     Counts,
-    DeadLetter,
     DerivedEvent,
-    Hashes,
     Ints,
     Mark,
     Page,
     Partial,
     Position,
-    Rows,
     Shard,
     Step,
 )
 
 SNAPSHOT_VERSION = 6
-# A time further ahead of its arrival than this counts, but moves the watermark only as far as its
-# arrival would: one wrong clock must not close everybody's windows.
-AHEAD_MAX_MS = 60_000
-_NO_WATERMARK = -(2**62)
 
 
 class Totals(Struct):
@@ -84,22 +77,15 @@ class Snapshot(Struct, frozen=True):
     version: int
     shard_id: str
     range: HashRange
-    watermark_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
-    newest_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
-    arrived_ms: Annotated[int, Meta(ge=_NO_WATERMARK, lt=2**62)]
+    watermark_ms: Annotated[int, Meta(ge=NO_WATERMARK, lt=2**62)]
+    newest_ms: Annotated[int, Meta(ge=NO_WATERMARK, lt=2**62)]
+    arrived_ms: Annotated[int, Meta(ge=NO_WATERMARK, lt=2**62)]
     reading: str  # `Plan.reading`: what times and ids are
     floors: tuple[Floor, ...]
     totals: Totals
     seen: tuple[bytes, bytes]
     rules: dict[str, Saved]  # by rule version; see `sections`
     shipped: dict[str, Shipped] = {}  # of the global rules, likewise
-
-
-class Watermarks(NamedTuple):
-    """Before each of n records, int64[n]: the shard's own, and what the record is judged by."""
-
-    own: Ints
-    judged: Ints  # nowhere before `own`; later only below a floor
 
 
 class Moved(NamedTuple):
@@ -146,11 +132,12 @@ class ShardPipeline:
         self.shard = shard
         self.totals = Totals()
         self.position: Position | None = None  # of the last record taken
-        self._watermark_ms = _NO_WATERMARK
-        self._newest_ms = _NO_WATERMARK  # of all times so far, those of rejected records included
-        self._arrived_ms = _NO_WATERMARK  # the newest arrival
+        self._watermark_ms = NO_WATERMARK
+        self._newest_ms = NO_WATERMARK  # of all times so far, those of rejected records included
+        self._arrived_ms = NO_WATERMARK  # the newest arrival
         self._floors: tuple[Floor, ...] = ()
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
+        self._letters_from = letters.Source(pipeline.source.stream, shard.id)
         self._rules = [_rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
 
     def __repr__(self) -> str:
@@ -159,7 +146,7 @@ class ShardPipeline:
     @property
     def watermark_ms(self) -> int | None:
         """Its own; where that has not begun, that of the parent which came least far."""
-        if self._watermark_ms != _NO_WATERMARK:
+        if self._watermark_ms != NO_WATERMARK:
             return self._watermark_ms
         return min((floor.watermark_ms for floor in self._floors), default=None)
 
@@ -231,10 +218,11 @@ class ShardPipeline:
         newest_ms = int(times[batch.valid].max(initial=self._newest_ms))
         arrived_ms = int(batch.arrivals_ms.max(initial=self._arrived_ms))
         ids = intake.id_hashes(batch, event)
-        wanted = [self._wanted(rule, batch) for rule in self._rules]
-        before, after = self._watermarks(batch, times)
+        wanted = [judging.wanted(rule.plan, batch) for rule in self._rules]
+        before, after = judging.watermarks(batch, times, event, self._watermark_ms)
         judged = floors.raised(self._floors, before, batch.partition_keys)
-        records = self._judge(batch, times, ids, wanted, Watermarks(before, judged), counts)
+        timed = judging.Timed(batch, times, ids, before, judged)
+        records = judging.judge(timed, self._rules, wanted, self._seen, event, counts)
         watermark_ms = int(after[-1]) if len(after) else self._watermark_ms
         moved = Moved(watermark_ms, after, batch.arrivals_ms)
         yield from self._advance(records, moved, batch, counts)
@@ -341,7 +329,7 @@ class ShardPipeline:
         """From its own section, from that of a former version, or anew from here on."""
         section = sections.serving(rule.plan, saved)
         here = f"{self.shard.id} {self.position} {self._watermark_ms}"
-        newest_ms = None if self._newest_ms == _NO_WATERMARK else self._newest_ms
+        newest_ms = None if self._newest_ms == NO_WATERMARK else self._newest_ms
         if section is None:
             rule.begin(newest_ms, here)
         elif sections.is_own(rule.plan, saved):
@@ -377,7 +365,7 @@ class ShardPipeline:
     def _heritage(self, plan: RulePlan, saved: Snapshot) -> Heritage:
         here = f"{self.shard.id} {saved.shard_id} {saved.watermark_ms}"
         known_ms = self._newest_of(saved)
-        newest_ms = None if known_ms == _NO_WATERMARK else known_ms
+        newest_ms = None if known_ms == NO_WATERMARK else known_ms
         parent = shard_of(saved.shard_id, saved.range)
         if plan.is_global:
             return sections.beginning(plan, saved.shipped, parent, newest_ms, here)
@@ -387,7 +375,7 @@ class ShardPipeline:
         """The newest time so far. Where times were read otherwise, nobody knows but that a record
         can't be further ahead of its arrival than the bound; known ids are of no use either then.
         """
-        if saved.reading == self.plan.reading or saved.arrived_ms == _NO_WATERMARK:
+        if saved.reading == self.plan.reading or saved.arrived_ms == NO_WATERMARK:
             return saved.newest_ms
         return saved.arrived_ms + intake.FUTURE_MAX_MS
 
@@ -410,136 +398,6 @@ class ShardPipeline:
             raise StateUnreadable(self.shard.id, reason)
 
     # ---- one page, step by step -------------------------------------------------------------
-
-    def _wanted(self, rule: Rule | Shipper, batch: intake.Batch) -> Bools:
-        """Which records a rule wants; rejects those that lack what it reads."""
-        pattern, spec = rule.plan.pattern, rule.plan.spec
-        columns = {path: batch.column(path) for path in pattern.fields}
-        wanted = pattern.mask(columns, len(batch)) & batch.valid
-        for path in spec.group_by:
-            batch.need_keys(path, wanted)
-        for use in rule.plan.uses:
-            of = wanted
-            if use.filter is not None:
-                of = wanted & batch.matches(use.filter, rule.plan.filters[use.filter])
-            need = batch.need_numbers if use.reads == "numbers" else batch.need_keys
-            need(use.field, of)
-        return wanted
-
-    def _watermarks(self, batch: intake.Batch, times: Ints) -> tuple[Ints, Ints]:
-        """The watermark before and after each record, int64[n] each."""
-        arrivals = batch.arrivals_ms
-        moves = np.where(times > arrivals + AHEAD_MAX_MS, arrivals, times)
-        moves = moves - self.plan.pipeline.event.out_of_orderness_ms
-        moves = np.where(batch.valid, moves, _NO_WATERMARK)
-        after = np.maximum(np.maximum.accumulate(moves), self._watermark_ms)
-        before = np.concatenate(([self._watermark_ms], after[:-1]))
-        return before, after
-
-    def _judge(
-        self,
-        batch: intake.Batch,
-        times: Ints,
-        ids: Hashes | None,
-        wanted: list[Bools],
-        watermarks: Watermarks,
-        counts: Counts,
-    ) -> list[Records | None]:
-        """Judge each record (duplicate, late, unmatched): what each rule has to count."""
-        valid = batch.valid
-        wanted = [mask & valid for mask in wanted]  # a later rule may have rejected a record
-        late = [
-            rule.late(times, watermarks.judged) & mask
-            for rule, mask in zip(self._rules, wanted, strict=True)
-        ]
-        matched = _any(wanted, len(batch))
-        counted = _any(
-            [mask & ~tardy for mask, tardy in zip(wanted, late, strict=True)], len(batch)
-        )
-        duplicate = np.zeros(len(batch), dtype=np.bool_)
-        if ids is not None and len(batch):
-            good = np.flatnonzero(valid)
-            duplicate[good] = self._seen.duplicates(
-                ids[good],
-                times[good],
-                watermarks.judged[good],
-                (counted | ~matched)[good],
-                watermarks.own[good],
-            )
-        fresh = valid & ~duplicate
-        counts.duplicates = int(duplicate.sum())
-        counts.counted = int((counted & fresh).sum())
-        counts.late = int((matched & ~counted & fresh).sum())
-        counts.unmatched = int((~matched & fresh).sum())
-        for rule, tardy in zip(self._rules, late, strict=True):
-            counts.late_by_rule[rule.plan.spec.name] = int((tardy & fresh).sum())
-        return [
-            self._records(rule, batch, times, mask & ~tardy & fresh, watermarks.judged)
-            for rule, mask, tardy in zip(self._rules, wanted, late, strict=True)
-        ]
-
-    def _records(
-        self,
-        rule: Rule | Shipper,
-        batch: intake.Batch,
-        times: Ints,
-        taken: Bools,
-        judged: Ints,
-    ) -> Records | None:
-        rows = np.flatnonzero(taken)
-        if not len(rows):
-            return None
-        return Records(
-            [intake.where(batch.column(path), taken) for path in rule.plan.spec.group_by],
-            intake.where(batch.partition_keys, taken),
-            times[rows],
-            _readings(rule, batch, times, rows, taken),
-            rows,
-            judged[rows],
-            self._sample_of(batch, rows),
-        )
-
-    def _sample_of(self, batch: intake.Batch, rows: Rows) -> SampleOf | None:
-        event = self.plan.pipeline.event
-        if event.correlation_id is None and event.traceparent is None:
-            return None
-
-        def sample_of(i: int) -> Sample:
-            at = int(rows[i])
-            return batch.text(event.correlation_id, at), batch.text(event.traceparent, at)
-
-        return sample_of
-
-    def _dead_letters(self, batch: intake.Batch, counts: Counts) -> list[DeadLetter]:
-        """In order of records: those that are bad, and those that single rules refused."""
-        letters = []
-        for i, reject in batch.rejects.items():
-            counts.rejects[reject.reason] = counts.rejects.get(reject.reason, 0) + 1
-            letters.append((i, self._dead_letter(batch.page, i, reject.reason, reject.detail)))
-        for rule in self._rules:
-            name = rule.plan.spec.name
-            for at, reason, detail in rule.tally.refusals:
-                i = int(batch.index[at])
-                said = f"rule {name}: {detail}"
-                letters.append((i, self._dead_letter(batch.page, i, reason, said, name)))
-        return [letter for _, letter in sorted(letters, key=lambda each: each[0])]
-
-    def _dead_letter(
-        self, page: Page, i: int, reason: str, detail: str, rule: str | None = None
-    ) -> DeadLetter:
-        sequence_number = page.sequence_numbers[i]
-        index = 0 if page.indexes is None else page.indexes[i]
-        stream = self.plan.pipeline.source.stream
-        return DeadLetter(
-            id=events.dead_letter_id(stream, self.shard.id, sequence_number, index, rule),
-            reason=reason,
-            detail=detail,
-            payload=page.payloads[i],
-            shard_id=self.shard.id,
-            sequence_number=sequence_number,
-            partition_key=page.partition_keys[i],
-            arrival_ms=int(page.arrivals_ms[i]),
-        )
 
     def _tally(self, counts: Counts) -> None:
         """What became of the rules' keys, and the next page begins anew."""
@@ -569,10 +427,12 @@ class ShardPipeline:
         self._watermark_ms = moved.to_ms
         self._floors = floors.standing(self._floors, moved.to_ms)
         self._seen.sweep(moved.to_ms)
-        letters = [] if batch is None else self._dead_letters(batch, counts)
+        bad = []
+        if batch is not None:
+            bad = letters.of_page(batch, self._rules, self._letters_from, counts)
         self._tally(counts)
         self.totals.add(counts)
-        yield step(rest, letters, counts)
+        yield step(rest, bad, counts)
 
     def _fire(
         self, records: Sequence[Records | None], moved: Moved, counts: Counts
@@ -591,18 +451,6 @@ class ShardPipeline:
                     continue
                 _count_alarm(counts, output)
                 yield EVENT_WORK, [_arrived(output.event, firing.record, moved.arrivals_ms)]
-
-
-def _readings(
-    rule: Rule | Shipper, batch: intake.Batch, times: Ints, rows: Rows, taken: Bools
-) -> figures.Readings:
-    plan = rule.plan
-    return figures.Readings(
-        times[rows],
-        {path: batch.numbers(path)[rows] for path in plan.numeric_fields},
-        {path: intake.where(batch.column(path), taken) for path in plan.key_fields},
-        {name: batch.matches(name, of)[rows] for name, of in plan.filters.items()},
-    )
 
 
 def _rule(plan: RulePlan, app: str, incarnation: str, shard: Shard) -> Rule | Shipper:
@@ -630,13 +478,6 @@ def _version_of(state: bytes) -> int:
 
 def _told(output: Output | Partial) -> Told:
     return output if isinstance(output, Partial) else output.event
-
-
-def _any(masks: list[Bools], n: int) -> Bools:
-    result = np.zeros(n, dtype=np.bool_)
-    for mask in masks:
-        result |= mask
-    return result
 
 
 def _arrived(event: DerivedEvent, record: int, arrivals_ms: Ints) -> DerivedEvent:

@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.codecs.base import Fault
-from processor.core import events, sections
+from processor.core import letters, sections
 from processor.core.homes import HashRange, range_of
 from processor.core.merge import partials, world
 from processor.core.merge.members import Behind as Behind
@@ -155,18 +155,18 @@ class MergePipeline:
 
     def steps(self, item: Page | Mark) -> Iterator[Step]:
         """To be taken to the end: only then is the state whole again, and `position` moved."""
-        counts, letters = Counts(), list[DeadLetter]()
+        counts, bad = Counts(), list[DeadLetter]()
         if isinstance(item, Mark):
             pieces = self._mark(item, counts)
         else:
             counts.records = len(item)
             counts.payload_bytes = sum(map(len, item.payloads))
-            pieces = self._page(item, counts, letters)
+            pieces = self._page(item, counts, bad)
         rest = yield from turns(pieces)
         if isinstance(item, Page) and len(item):
             self.position = Position("after", item.sequence_numbers[-1])
         self.totals.add(counts)
-        yield step(rest, letters, counts)
+        yield step(rest, bad, counts)
 
     def finish(self) -> Iterator[Step]:
         """The merge shard is at its end: all stays open for the children to inherit."""
@@ -179,7 +179,7 @@ class MergePipeline:
             elif mark.fact == "idle":
                 yield from _told(one, one.advance(mark.watermark_ms), 0, counts)
 
-    def _page(self, page: Page, counts: Counts, letters: list[DeadLetter]) -> Iterator[Piece]:
+    def _page(self, page: Page, counts: Counts, bad: list[DeadLetter]) -> Iterator[Piece]:
         for known in self._pop_known():
             yield from self._tell(known, counts)
         for i, payload in enumerate(page.payloads):
@@ -190,7 +190,7 @@ class MergePipeline:
                 fault = yield from self._tell(record, counts)
             if fault is not None:
                 counts.rejects[fault.reason] = counts.rejects.get(fault.reason, 0) + 1
-                letters.append(self._dead_letter(page, i, fault))
+                bad.append(self._dead_letter(page, i, fault))
 
     def _fault(self, record: _Record, counts: Counts) -> Fault | None:
         """Why a record goes to the dead letters before it is looked into, if so."""
@@ -247,18 +247,8 @@ class MergePipeline:
 
     def _dead_letter(self, page: Page, i: int, fault: Fault) -> DeadLetter:
         merge = self.plan.pipeline.merge
-        stream_name = merge.stream if merge is not None else ""
-        number = page.sequence_numbers[i]
-        return DeadLetter(
-            id=events.dead_letter_id(stream_name, self.shard.id, number, 0),
-            reason=fault.reason,
-            detail=fault.detail,
-            payload=page.payloads[i],
-            shard_id=self.shard.id,
-            sequence_number=number,
-            partition_key=page.partition_keys[i],
-            arrival_ms=int(page.arrivals_ms[i]),
-        )
+        source = letters.Source(merge.stream if merge is not None else "", self.shard.id)
+        return letters.of_record(source, page, i, fault.reason, fault.detail)
 
     # ---- snapshot and restore ---------------------------------------------------------------
 
