@@ -27,10 +27,11 @@ def of(window: WindowSpec) -> str:
             gap = show_duration(window.gap_ms)
             return f"a key's records, each less than {gap} after another; ends {gap} after the last"
         case "calendar":
-            return f"each {window.calendar} of {zone}{offset}, from midnight on"
+            first = "Monday's midnight" if window.calendar == "week" else "midnight"
+            return f"each {window.calendar} of {zone}, from {first} on{offset}"
         case "running":
             ttl = show_duration(window.ttl_ms)
-            return f"all records of a key since its first; gone after {ttl} without any"
+            return f"all records of a key since its first; ends {ttl} after the last, and is gone"
 
 
 def when_told(rule: RuleSpec, event: EventSpec, *, is_global: bool) -> Iterator[str]:
@@ -39,12 +40,11 @@ def when_told(rule: RuleSpec, event: EventSpec, *, is_global: bool) -> Iterator[
     clock = "newest event time" if event.time else "newest arrival"
     if event.out_of_orderness_ms:
         clock += f" less {show_duration(event.out_of_orderness_ms)}"
-    if rule.window.kind != "running":
-        yield (f"once a window and key, when {whose} ({clock}) has come to its end; {IDLE}")
-        if rule.window.kind != "session":
-            yield "a key without records in a window is not told of"
-    else:
-        yield "never by itself, as it does not end: only in early panes"
+    yield f"once a window and key, when {whose} ({clock}) has come to its end; {IDLE}"
+    if rule.window.kind == "running":
+        yield "while a key has records, its window does not end: only early panes tell of it"
+    elif rule.window.kind != "session":
+        yield "a key without records in a window is not told of"
     yield from _early(rule)
     yield from _late(rule)
 
@@ -77,8 +77,11 @@ def _late(rule: RuleSpec) -> Iterator[str]:
 def what_is_late(rule: RuleSpec, event: EventSpec) -> str:
     behind = show_duration(event.out_of_orderness_ms)
     if rule.window.kind == "running":
-        ttl = show_duration(rule.window.ttl_ms)
-        return f"a record more than {ttl} older than the watermark: its group is forgotten"
+        ttl = show_duration(rule.window.ttl_ms + rule.lateness_ms)
+        return (
+            f"a record more than {ttl} older than the watermark is counted (processor_late_total)"
+            " and dropped"
+        )
     if rule.lateness_ms and rule.panes.late_count is not None:
         lateness = show_duration(rule.lateness_ms)
         which = f"whose window ended more than {lateness} before the watermark"

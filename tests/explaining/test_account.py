@@ -226,7 +226,11 @@ def test_a_shard_scoped_rule_says_why_and_so_does_a_global_one() -> None:
         (WindowSpec(10 * MINUTE, kind="hopping", every_ms=MINUTE), "each record is in 10 of them"),
         (WindowSpec(kind="session", gap_ms=MINUTE), "each less than 1m after another"),
         (WindowSpec(kind="calendar", calendar="week", zone="Europe/Oslo"), "week of Europe/Oslo"),
-        (WindowSpec(kind="running", ttl_ms=DAY), "gone after 1d without any"),
+        (
+            WindowSpec(kind="calendar", calendar="day", offset_ms=MINUTE),
+            "day of UTC, from midnight on, shifted by 1m",
+        ),
+        (WindowSpec(kind="running", ttl_ms=DAY), "ends 1d after the last, and is gone"),
     ],
 )
 def test_each_kind_of_window_has_its_words(window: WindowSpec, told: str) -> None:
@@ -249,8 +253,13 @@ def test_each_kind_of_window_has_its_words(window: WindowSpec, told: str) -> Non
         ({"lateness_ms": MINUTE}, "once a window", "was told already, or ended more than 1m"),
         (
             {"window": WindowSpec(kind="running", ttl_ms=MINUTE)},
-            "never by itself",
+            "only early panes tell of it",
             "more than 1m older",
+        ),
+        (
+            {"window": WindowSpec(kind="running", ttl_ms=MINUTE), "lateness_ms": MINUTE},
+            "has come to its end",
+            "more than 2m older",
         ),
         (
             {"window": WindowSpec(MINUTE, kind="hopping", every_ms=1_000)},
