@@ -14,6 +14,7 @@ from typing import Any
 from processor.core.leases.commands import Timing
 from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow
 from processor.core.pages import place
+from processor.model import Position
 from tests.sim.breach import Breach, Verdict
 from tests.sim.loop import Host
 from tests.sim.network import Call, write_kind
@@ -154,11 +155,18 @@ class Checkers:
             return
         if after.commit != before.commit + 1:
             raise Breach("old epoch", f"commit {after.commit} after {before.commit}: {detail}")
-        if place(after.position) < place(before.position):
+        if place(after.position) < place(self._readable(before)):
             raise Breach("position", f"back from {before.position} to {after.position}: {detail}")
         if kind == "mark":
             self._on_mark(after)
         self._check_refs(after)
+
+    def _readable(self, row: ShardRow) -> Position:
+        """How far a row's newest state came, or the one before it, if that is damaged: whoever
+        goes on from there may have to leave before he is as far again."""
+        state = row.pairs[-1].state
+        is_damaged = state is not None and state.key in self._services.damaged
+        return row.pairs[0].position if is_damaged else row.position
 
     def _check_claim(self, host: Host, seen: Seen, before: ShardRow, after: ShardRow) -> None:
         owner, id_ = before.owner, self.short(after.id)

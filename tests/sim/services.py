@@ -65,6 +65,7 @@ class Services:
         default_factory=lambda: {STREAM: [], MERGE_STREAM: []}
     )
 
+    damaged: set[str] = field(default_factory=set)  # states that can't be read any more
     # Payloads that the merge stream took, and when (ms).
     partials: list[tuple[int, bytes]] = field(default_factory=list)
 

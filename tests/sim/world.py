@@ -203,6 +203,7 @@ class World:
         services = self.services
         store = services.content.blobs if key in services.content.blobs else services.blobs
         store[key] = b"damaged" + store[key]
+        services.damaged.add(key)
         self.log.note(None, f"damages {key}")
         for process in self.fleet.alive():
             if owner in process.worker_ids():
