@@ -558,7 +558,6 @@ def test_a_running_window_says_itself_when_a_group_is_forgotten() -> None:
         ({"panes": PanesSpec(early_count=1)}, "panes.early: found a pane early by count"),
         ({"panes": PanesSpec(early_when={"n": [1]})}, "panes.early: found a pane early by when"),
         ({"overflow": "evict"}, "overflow: found evict"),
-        ({"lateness_ms": 1}, "lateness: found a lateness"),
     ],
 )
 def test_what_only_one_shard_can_do_exactly_is_refused_to_global_rules(

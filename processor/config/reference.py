@@ -71,7 +71,7 @@ on its own shard, where all the group's records are. Every other rule is global:
 
 _MERGE = """Needed as soon as a rule is global: a second Kinesis stream, through which the shards
 send what they counted to where it is added up. Global rules can't have session or running windows,
-early panes, `lateness`, or `overflow: evict`."""
+early panes, or `overflow: evict`."""
 
 _WHERE = """An [EventBridge event pattern](\
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html): fields, each with
@@ -112,7 +112,8 @@ _PANES = """A result says which pane it is: `early:k`, `on_time`, `late:k`, or `
 word at the end of `lateness`; and whether it `is_final`. A first record after its window's end,
 where its group was not told on time, makes a pane at once. Without late panes a window is closed
 for good once it is told. A record between a session that is closed for good and another one makes
-both one session, which is closed: with `lateness` of the gap or more that does not happen."""
+both one session, which is closed: with `lateness` of the gap or more that does not happen. A
+record that alone would make a session that is over is late, also beside one that is still open."""
 _LATE = "A pane each so many late records; `none`: a window is closed once it is told."
 
 _FIGURES = """Figures of a window by name. Each but the derived ones takes `where`, an event pattern
