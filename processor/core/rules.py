@@ -349,7 +349,10 @@ class Rule:
         if is_former:
             self._scorer.forget_volatile(rows)
         last_ms, _ = saved.waves
-        if last_ms is not None:  # where another parent's waves go on before that, these are past it
+        # Where another parent's waves go on before that, these keys are past it. A parent that is
+        # not there yet has its waves from one of its own parents, and judged none of its keys: what
+        # was judged before, their first ends say already.
+        if last_ms is not None and last_ms <= saved.windows.passed_ms:
             assert self.plan.grid is not None, "windows without a grid are never judged"
             first_ends = self._by_key.arrays["first_end_ms"]
             first_ends[rows] = np.maximum(first_ends[rows], self.plan.grid.next_end(last_ms))
