@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from processor.core.leases.discovery import Discovery, Found
 from processor.core.leases.generations import registered
-from processor.core.leases.lineage import children_of, heirs, undiscovered
+from processor.core.leases.lineage import children_of, heirs, is_older, undiscovered
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey
 from processor.core.progress import start_position
-from processor.errors import ConfigError, StreamReplaced, Unavailable
+from processor.errors import ConfigError, Outage, StreamReplaced, Unavailable
 from processor.model import TRIM_HORIZON, Shard, StreamInfo
 from processor.ports import LeaseTable
 from processor.runtime.state_store import StateStore
@@ -162,6 +162,7 @@ class Shards:
         successor: str,
     ) -> list[ShardRow]:
         """Rows of a shard's children; where a parent is not `known`, after another discovery.
+        Outage where the stream's listing is older than they are.
 
         A shard past retention may be named by none: then those follow it that have its hash keys.
         What is too much for one transaction is created before it, and waits for its parent's end.
@@ -171,6 +172,10 @@ class Shards:
         parents = {parent for child in children for parent in child.parents}
         if not parents <= set(known):
             listing = await self._source.list_shards()
+            if is_older(listing, children):  # a parent that it lacks would count as ended
+                raise Outage(
+                    "Kinesis", "ListShards", f"it does not know of {row.id}'s children yet"
+                )
             rows = {one.id: one for one in await self.read()}
             fresh = undiscovered(self._app.stream, listing, rows, self._app.start)
             await self._table.create_shards(fresh)

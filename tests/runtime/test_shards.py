@@ -8,9 +8,9 @@ from hashlib import md5
 
 import pytest
 
-from processor.core.leases.rows import StreamKey
-from processor.errors import ConfigError
-from processor.model import Shard
+from processor.core.leases.rows import StreamKey, fresh_row
+from processor.errors import ConfigError, Outage
+from processor.model import TRIM_HORIZON, Shard
 from processor.runtime.shards import Follower, Shards
 from processor.sources.memory import MemorySource
 from processor.stores.memory import MemoryTable
@@ -332,6 +332,38 @@ def test_who_ends_a_shard_without_any_listed_child_names_the_oldest_of_its_hash_
         await asyncio.sleep(2 * DAY_S)
         (child,) = await shards.child_rows(row, (), {SHARD}, "me")
         assert (child.id, child.shard.parents, child.successor) == (merged.id, (SHARD,), "me")
+
+    run(main())
+
+
+class Stale(MemorySource):
+    """Its listings are those of before, until it is told to tell the truth."""
+
+    is_stale = False
+
+    async def list_shards(self) -> list[Shard]:
+        listing = await super().list_shards()
+        return [shard for shard in listing if shard.id == SHARD] if self.is_stale else listing
+
+
+def test_a_listing_that_is_older_than_the_children_says_nothing_of_their_other_parents() -> None:
+    """Half of a merge ends while the other half is not yet known: it must be waited for."""
+
+    async def main() -> None:
+        source, table = Stale("ticks", [Shard(SHARD)], VirtualClock()), MemoryTable()
+        shards = Shards(table, source, Follower("shop"))
+        await shards.open()
+        await shards.discover(0.0)
+        source.close(SHARD, children=[LEFT, RIGHT])
+        merged = Shard("shardId-000000000003", parents=(LEFT.id, RIGHT.id))
+        source.close(LEFT.id, RIGHT.id, children=[merged])
+        left = fresh_row(StreamKey("ticks", BASE_MS), LEFT, TRIM_HORIZON)
+        source.is_stale = True
+        with pytest.raises(Outage, match="children"):
+            await shards.child_rows(left, (merged,), {SHARD, LEFT.id}, "me")
+        source.is_stale = False
+        (child,) = await shards.child_rows(left, (merged,), {SHARD, LEFT.id}, "me")
+        assert child.shard.parents == (LEFT.id, RIGHT.id)
 
     run(main())
 

@@ -72,6 +72,13 @@ def children_of(
     ]
 
 
+def is_older(listing: Sequence[Shard], shards: Iterable[Shard]) -> bool:
+    """Whether a listing is of before those shards were opened: the service numbers them as it does,
+    and a newer listing has them, or later ones. What it does not show may be there all the same."""
+    newest = max((shard.id for shard in listing), default="")
+    return newest < max((shard.id for shard in shards), default="")
+
+
 def is_readable(row: ShardRow, rows: Mapping[str, ShardRow]) -> bool:
     """Whether a shard may be owned: not ended, and nothing before it is left to read.
 
