@@ -109,10 +109,10 @@ of size and every, at most 1,000 of them; a record is counted once, unless there
 lateness: then each window counts for itself."""
 
 _PANES = """A result says which pane it is: `early:k`, `on_time`, `late:k`, or `final`, the last
-word at the end of `lateness`; and whether it `is_final`. A first record after its window's end,
-where its group was not told on time, makes a pane at once. Without late panes a window is closed
-for good once it is told. A record between a session that is closed for good and another one makes
-both one session, which is closed: with `lateness` of the gap or more that does not happen. A
+word at the end of `lateness`, of a session a gap later; and whether it `is_final`. A first record
+after its window's end, where its group was not told on time, makes a pane at once. A session that
+was told and grows is told by `late` only. Without late panes a window is closed for good once it is
+told, and a record between such a session and another one makes both one session, which is closed. A
 record that alone would make a session that is over is late, also beside one that is still open."""
 _LATE = "A pane each so many late records; `none`: a window is closed once it is told."
 

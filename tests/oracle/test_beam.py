@@ -18,6 +18,12 @@ def test_beam_and_our_engine_tell_the_same_panes() -> None:
     assert [told for told in map(difference, cases) if told is not None] == []
 
 
+def test_beam_and_our_engine_tell_the_same_of_sessions_that_grow_after_they_were_told() -> None:
+    cases = list(read(CASES.with_name("beam_sessions.jsonl.gz")))
+    assert len(cases) == 200
+    assert [told for told in map(difference, cases) if told is not None] == []
+
+
 def test_a_difference_is_shown_and_makes_the_runner_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

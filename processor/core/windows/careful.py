@@ -8,10 +8,12 @@ make it tell.
     record        counted in its windows
                   early    `count` records since the last pane; or `when` is true, once a window
                   late     the first record after the end of a window that had none, at once;
-                           then `late_count` records since the last pane
+                           then `late_count` records since the last pane; named early where the
+                           window is a session that they made end after the watermark
     watermark     early    a moment of the grid of `early_every`, where something new came
                   on_time  the window's end
-                  final    past the end and the lateness, where late panes could come
+                  final    past the end and the lateness, and for a session past the gap, within
+                           which a record may still join it: where late panes could come
 """
 
 from __future__ import annotations
@@ -80,6 +82,11 @@ class Careful:
         return f"<Careful {self._ledger!r}>"
 
     @property
+    def _open_ms(self) -> int:
+        """How long after its end a window may still meet a record that is not late by itself."""
+        return self.policy.lateness_ms + self.finder.kept_ms()
+
+    @property
     def dropped(self) -> int:
         return self.finder.dropped
 
@@ -113,7 +120,7 @@ class Careful:
         if self._crosses(self._passed_ms, watermark_ms) and self._with_news(watermark_ms).any():
             return True
         ends = self._ledger.column("end_ms")
-        finals = ends[self._ledger.rows(TOLD)] + self.policy.lateness_ms
+        finals = ends[self._ledger.rows(TOLD)] + self._open_ms
         return bool(
             (ends[self._ledger.rows(OPEN)] <= watermark_ms).any() or (finals < watermark_ms).any()
         )
@@ -141,11 +148,10 @@ class Careful:
         """Places in the page after which the watermark may make something due, ascending."""
         if not len(after):
             return [0]
-        lateness_ms = self.policy.lateness_ms
         ends = self._ledger.column("end_ms")[self._ledger.rows(OPEN, TOLD)]
         if batch is not None:
             ends = np.concatenate([ends, self.finder.ends(batch)])
-        moments = np.concatenate([ends, ends + lateness_ms + 1])
+        moments = np.concatenate([ends, ends + self._open_ms + 1])
         moments = np.unique(moments[(moments > self._passed_ms) & (moments <= watermark_ms)])
         places = np.searchsorted(after, moments)
         places = np.concatenate([places, self._crossings(after, watermark_ms)])
@@ -186,6 +192,10 @@ class Careful:
         tells = batch.judged >= self.finder.first_ends(batch.times)
         if self.policy.judges_records:
             tells[:] = True
+        elif self.finder.kept_ms() and self.policy.panes.late_count is not None:
+            # A session that was told and grows tells by its count, whatever the watermark.
+            told = self._ledger.column("key")[self._ledger.rows(TOLD)]
+            tells |= np.isin(batch.keys, np.concatenate((told, batch.keys[tells])))
         if not tells.any():
             yield slice(0, len(batch.keys))
             return
@@ -209,6 +219,7 @@ class Careful:
             return
         for name in ("n", "since"):
             np.add.at(ledger.column(name), live.rows, 1)
+        self._note_told(live.rows, 1)
         is_whole = np.array_equal(live.records, np.arange(len(batch.keys)))
         readings = batch.readings if is_whole else batch.readings.part(live.records)
         ledger.figures.update(live.rows, readings)
@@ -229,12 +240,19 @@ class Careful:
         self.finder.dropped += int(n[is_lost].sum())
         for name in ("n", "since"):
             np.add.at(ledger.column(name), live.rows, n[live.records])
+        self._note_told(live.rows, n[live.records])
         if not len(live.rows):
             return
         for some in _each_once(live, ordinals):
             ledger.figures.merge(live.rows[some], parts.figures, slots[live.records[some]])
         self._note_samples(batch, live)
         yield from self._judge(batch, live)
+
+    def _note_told(self, rows: Rows, n: int | Ints) -> None:
+        """Count records of windows that were told on time."""
+        ledger = self._ledger
+        is_told = ledger.column("state")[rows] == TOLD
+        np.add.at(ledger.column("since_told"), rows, n * is_told)
 
     def _note_samples(self, batch: Batch, live: Pairs) -> None:
         """A window's sample is of its oldest record, of several the first that came."""
@@ -257,17 +275,17 @@ class Careful:
         rows, firsts = np.unique(backwards, return_index=True)
         records = live.records[::-1][firsts]
         is_past = ledger.column("end_ms")[rows] <= batch.judged[records]
-        reopened = rows[~is_past]  # a session that was told, and has grown beyond the watermark
-        state = ledger.column("state")
-        state[reopened] = OPEN
-        since = ledger.column("since")[rows]
-        is_due = is_past & (state[rows] == OPEN)
+        # A session that was told, and has grown beyond the watermark, stays told: no second pane
+        # on time.
+        is_open = ledger.column("state")[rows] == OPEN
+        is_early = is_open & ~is_past
+        is_due = is_open & is_past
         if panes.late_count is not None:
-            is_due |= is_past & (since >= panes.late_count)
+            is_due |= ~is_open & (ledger.column("since_told")[rows] >= panes.late_count)
         if panes.early_count is not None:
-            is_due |= ~is_past & (since >= panes.early_count)
+            is_due |= is_early & (ledger.column("since")[rows] >= panes.early_count)
         if self._when is not None:
-            is_due |= self._matches(rows, ~is_past)
+            is_due |= self._matches(rows, is_early)
         rows, places, is_past = rows[is_due], batch.at[records[is_due]], is_past[is_due]
         for place in np.unique(places).tolist():
             these = places == place
@@ -301,19 +319,19 @@ class Careful:
 
     def _pass(self, watermark_ms: int, place: int) -> Iterator[Told]:
         """Tell what is due when the watermark gets there, in order of the windows' ends."""
-        ledger, lateness_ms = self._ledger, self.policy.lateness_ms
+        ledger, open_ms = self._ledger, self._open_ms
         if watermark_ms <= self._passed_ms:
             return
         crossed = self._crosses(self._passed_ms, watermark_ms)
         self._passed_ms = watermark_ms
         told = ledger.rows(TOLD)
-        told = told[ledger.column("end_ms")[told] + lateness_ms < watermark_ms]
+        told = told[ledger.column("end_ms")[told] + open_ms < watermark_ms]
         ended = ledger.rows(OPEN)
         ended = ended[ledger.column("end_ms")[ended] <= watermark_ms]
         yield from self._telling(told, [FINAL] * len(told), np.ones(len(told), np.bool_), place)
         self._shut(told)
         can_be_late = self.policy.panes.late_count is not None
-        past = ledger.column("end_ms")[ended] + lateness_ms < watermark_ms
+        past = ledger.column("end_ms")[ended] + open_ms < watermark_ms
         has_word = self._has_word(ended)
         finals = past if can_be_late else np.ones(len(ended), dtype=np.bool_)
         yield from self._telling(
@@ -364,7 +382,8 @@ class Careful:
             these = np.flatnonzero(ends == end_ms)
             panes = ledger.panes(rows[these], [names[i] for i in these.tolist()], is_final[these])
             yield Told(place, end_ms, on_time, panes)
-        ledger.column("since")[rows] = 0
+        for name in ("since", "since_told"):
+            ledger.column(name)[rows] = 0
         if self.policy.panes.is_discarding and len(rows):
             ledger.empty(rows)
 
@@ -385,8 +404,7 @@ class Careful:
         """Forget what no record can meet any more."""
         rows = self._ledger.rows(SHUT)
         if len(rows):
-            kept_ms = self.policy.lateness_ms + self.finder.kept_ms()
-            self._free(rows[self._ledger.column("end_ms")[rows] + kept_ms < self._passed_ms])
+            self._free(rows[self._ledger.column("end_ms")[rows] + self._open_ms < self._passed_ms])
 
     def _free(self, rows: Rows) -> None:
         if len(rows):

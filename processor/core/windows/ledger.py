@@ -33,6 +33,7 @@ OWN = (
     Column("state", "<i4"),
     Column("n", "<i8"),  # records that the figures hold
     Column("since", "<i8"),  # records since its last pane
+    Column("since_told", "<i8"),  # those of them that came when it had been told on time
     Column("early", "<i4"),  # early panes so far
     Column("late", "<i4"),
     Column("is_matched", "?"),  # its predicate was true once
@@ -115,7 +116,7 @@ class Ledger:
         for other in others.tolist():
             at, one = np.array([into]), np.array([other])
             self.figures.merge(at, self.figures, one)
-            for name in ("n", "since"):
+            for name in ("n", "since", "since_told"):
                 self.column(name)[at] += self.column(name)[one]
             for name in ("early", "late", "is_matched"):
                 column = self.column(name)
