@@ -341,7 +341,7 @@ class Counts(Struct):
     counted: int = 0  # in at least one window
     duplicates: int = 0
     outside_range: int = 0  # of aggregates, by their own key; whether dropped is the source's say
-    late: int = 0  # records that were late for every rule that wanted them
+    late: int = 0  # records that came too late for every rule that wanted them
     unmatched: int = 0  # records that no rule wanted
     late_by_rule: dict[str, int] = {}
     evicted: dict[str, int] = {}  # keys

@@ -33,6 +33,7 @@ class Tally(Struct):
     forgotten: int = 0
     overflowed: int = 0  # records whose key was one too many: in `other`, or refused
     late: int = 0  # records that came, or were lost, after their window had been told for good
+    late_at: list[Rows] = []  # places in the page of those that came so
     refusals: list[Refusal] = []
 
 

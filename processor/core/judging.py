@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from processor.core import figures, intake
+from processor.core.admission import Tally
 from processor.core.dedupe import Dedupe
 from processor.core.intake import Batch
 from processor.core.records import Records
@@ -23,12 +24,14 @@ NO_WATERMARK = -(2**62)
 # A time further ahead of its arrival than this counts, but moves the watermark only as far as its
 # arrival would: one wrong clock must not close everybody's windows.
 AHEAD_MAX_MS = 60_000
+_NOWHERE: Rows = np.zeros(0, dtype=np.intp)
 
 
 class Judge(Protocol):
     """A rule, as far as it is asked here."""
 
     plan: RulePlan
+    tally: Tally
 
     def late(self, times: Ints, watermarks: Ints) -> Bools:
         """Which of n records no window can take any more, by the watermark before each."""
@@ -100,6 +103,20 @@ def judge(
         _records(rule.plan, page, mask & fresh, event)
         for rule, mask in zip(rules, timely, strict=True)
     ]
+
+
+def move_late(rules: Sequence[Judge], records: Sequence[Records | None], counts: Counts) -> None:
+    """Records that no rule counted in the end, as their windows were told for good: which those
+    are, only the rules could say, after `judge`."""
+    if not any(rule.tally.late_at for rule in rules):
+        return
+    taken, kept = _NOWHERE, _NOWHERE
+    for rule, own in zip(rules, records, strict=True):
+        if own is not None:
+            late = np.concatenate([_NOWHERE, *rule.tally.late_at])
+            taken, kept = np.union1d(taken, own.at), np.union1d(kept, np.setdiff1d(own.at, late))
+    counts.counted -= len(taken) - len(kept)
+    counts.late += len(taken) - len(kept)
 
 
 def _duplicates(page: Timed, seen: Dedupe, enters: Bools) -> Bools:

@@ -430,6 +430,7 @@ class ShardPipeline:
         bad = []
         if batch is not None:
             bad = letters.of_page(batch, self._rules, self._letters_from, counts)
+        judging.move_late(self._rules, records, counts)
         self._tally(counts)
         self.totals.add(counts)
         yield step(rest, bad, counts)

@@ -161,7 +161,8 @@ class Rule:
             self._forget_silent(to_ms)
             start = stop
         self.tally.late += self.windows.dropped
-        self.windows.dropped = 0
+        self.tally.late_at += self.windows.late_at
+        self.windows.dropped, self.windows.late_at = 0, []
 
     def _take(
         self, records: Records | None, watermarks: Ints, watermark_ms: int

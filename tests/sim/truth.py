@@ -157,6 +157,7 @@ def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Trut
         found.late[record.shard_id] += 1
         return
     held = {rule for rule, _ in holding}
+    is_counted = not wanting
     for rule, start_ms in wanting:
         if rule not in held:
             continue
@@ -168,6 +169,8 @@ def _count(rules: tuple[RuleSaid, ...], record: Taken, state: _Left, found: Trut
         if is_held and parts and judged_by_ms == start_ms + rule.size_ms:
             continue  # told at that very moment, for good
         parts.setdefault(part, []).append(event["value"])
+        is_counted = True
+    found.late[record.shard_id] += not is_counted
     state.seen.add(event["id"])
 
 

@@ -96,6 +96,7 @@ class Windows(Protocol):
     """The open windows of one rule on one shard."""
 
     dropped: int  # records not counted, or lost, as their window had been told for good
+    late_at: list[Rows]  # places in the page of those that `take` did not count
 
     def __len__(self) -> int: ...
 

@@ -74,6 +74,7 @@ class Careful:
         self._ledger = Ledger(aggregates)
         self._when = when
         self._passed_ms = NEVER_MS
+        self.late_at: list[Rows] = []
 
     def __len__(self) -> int:
         return len(self._ledger.rows(OPEN, TOLD))
@@ -214,7 +215,9 @@ class Careful:
         pairs = self.finder.find(ledger, batch, self.policy.lateness_ms)
         is_live = ledger.column("state")[pairs.rows] != SHUT
         live = Pairs(pairs.records[is_live], pairs.rows[is_live])
-        self.finder.dropped += len(batch.keys) - len(np.unique(live.records))
+        tardy = np.delete(batch.at, live.records)
+        self.finder.dropped += len(tardy)
+        self.late_at += [tardy] if len(tardy) else []
         if not len(live.rows):
             return
         for name in ("n", "since"):

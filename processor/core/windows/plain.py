@@ -52,6 +52,7 @@ class Plain:
         own = (Column("told_ms", "<i8", NEVER_MS),) if grid.windows_max > 1 else ()
         self.table = WindowTable(grid, aggregates, own)
         self.dropped = 0
+        self.late_at: list[Rows] = []
         self._passed_ms = NEVER_MS
         self._told: dict[int, set[int]] = {}
 
@@ -176,7 +177,9 @@ class Plain:
                 known.update(batch.keys[fresh].tolist())
                 yield Told(place, end_ms, False, self._alone(batch.part(fresh), end_ms))
         more = self.grid.last_ends(batch.times) > batch.judged
-        self.dropped += int((~more & ~is_told).sum())
+        tardy = batch.at[~more & ~is_told]
+        self.dropped += len(tardy)
+        self.late_at += [tardy] if len(tardy) else []
         self._add(batch.part(np.flatnonzero(more)))
 
     def _alone(self, batch: Batch, end_ms: int) -> Panes:
