@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable
 from typing import Any, cast
 
-from processor.core.merge import slices
 from processor.core.merge.pipeline import MergePipeline
 from processor.core.pacing import Pace
 from processor.core.plan import Plan
@@ -39,8 +38,6 @@ from tests.sim.services import (
 # Two answers may lie 5 s apart for a shard to count as idle.
 PACE = Pace(caught_up_s=2.5, caught_up_s_max=4.5)
 BUDGET_BYTES = 64 * 1024 * 1024
-# A closing of three groups comes in several records, as one of thousands does in production.
-slices.SPLIT_BYTES_MAX = 450
 
 Tell = Callable[["Process", str, str], None]  # what, and of what
 
