@@ -317,7 +317,8 @@ async def stopped_and_continued(world: World) -> None:
         await eventually(lambda: joined(zombie, but=old_id), what=lambda: zombie)
         answers = list(zip(proxy.passed[said:], proxy.statuses[said:], strict=True))
         writes = [status for body, status in answers if old_id in orjson.dumps(body).decode()]
-        assert set(writes) == {400}, "whatever it writes under its old name is refused"
+        # It may read that it is buried before it writes anything.
+        assert set(writes) <= {400}, "whatever it writes under its old name is refused"
         await balanced([zombie, other], 1, 1)
     assert zombie.lines("worker_buried_self")[0]["worker_id"] == old_id
     status = await zombie.status()
