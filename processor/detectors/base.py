@@ -41,6 +41,7 @@ class Wave(Struct, frozen=True):
     local_ms: int
     values: Floats  # float64[n]
     counts: Ints  # int64[n]: records in the window; 0: it is missing
+    others: tuple[Floats, ...] = ()  # further figures, for detectors that look at several
 
 
 class Verdict(Struct, frozen=True):
@@ -53,6 +54,9 @@ class Verdict(Struct, frozen=True):
     raised: Bools  # speaks up now (on escalation, for detectors that judge so)
     calm: Bools  # this window gives no reason for alarm: recovery counts these
     run: Ints  # windows in a row, this one included, that say what it says; 0 where nothing is said
+    part: Ints  # which of the detector's `parts` says most; 0 for those that have but one
+    nearest: Floats  # the remembered value next to it
+    nearest_ms: Ints  # start of the window in which that was met last; 0 where there is none
 
 
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -116,6 +120,9 @@ def silence(n: int) -> Verdict:
         raised=np.zeros(n, dtype=np.bool_),
         calm=np.zeros(n, dtype=np.bool_),
         run=np.zeros(n, dtype=np.int64),
+        part=np.zeros(n, dtype=np.int64),
+        nearest=np.full(n, np.nan),
+        nearest_ms=np.zeros(n, dtype=np.int64),
     )
 
 
