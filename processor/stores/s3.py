@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
 from processor.aws_errors import FOREIGN, Subject, code_of, translated, translation
-from processor.errors import Outage
+from processor.errors import Outage, Unavailable
 
 DELETED_AT_ONCE = 1_000  # DeleteObjects takes no more
+_CHANGED = frozenset({"PreconditionFailed", "412", "NoSuchKey", "InvalidRange", "416"})
+
+
+class Listed(NamedTuple):
+    """An object as a listing shows it."""
+
+    key: str
+    size: int
+    etag: str
 
 
 class S3Objects:
@@ -54,16 +63,41 @@ class S3Objects:
                 raise Outage("s3", "DeleteObjects", cause)
 
     async def list(self, prefix: str) -> list[str]:
-        names: list[str] = []
+        return [entry.key for entry in await self.list_sizes(prefix)]
+
+    async def list_sizes(self, prefix: str) -> Sequence[Listed]:
+        """What is below the prefix, in order of keys, with sizes in bytes."""
+        found = []
         more: dict[str, str] = {}
         while True:
             with translation(self._subject, "ListBucket"):
                 answer = await self._client.list_objects_v2(
                     Bucket=self._bucket, Prefix=self._prefix + prefix, **more
                 )
-            names += [
-                entry["Key"].removeprefix(self._prefix) for entry in answer.get("Contents", ())
+            found += [
+                Listed(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"])
+                for entry in answer.get("Contents", ())
             ]
             if not answer.get("IsTruncated"):
-                return names
+                return found
             more = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    async def get_range(self, listed: Listed, start: int, size: int) -> bytes:
+        """A part of an object; Unavailable if it is not what was listed any more."""
+        last = start + size - 1
+        try:
+            answer = await self._client.get_object(
+                Bucket=self._bucket,
+                Key=self._prefix + listed.key,
+                Range=f"bytes={start}-{last}",
+                IfMatch=listed.etag,
+            )
+            async with answer["Body"] as stream:
+                body: bytes = await stream.read()
+        except FOREIGN as error:
+            if isinstance(error, ClientError) and code_of(error) in _CHANGED:
+                what = f"object {listed.key} of {self._subject.name}"
+                remedy = "it was changed or deleted meanwhile: run the command again"
+                raise Unavailable(what, "reading on", remedy) from error
+            raise translated(error, self._subject, "GetObject") from error
+        return body

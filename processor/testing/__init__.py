@@ -5,7 +5,6 @@ suite      what a file of cases holds, as frozen values
 shape      its keys: reader and JSON Schema use them
 reading    text → Suite, or everything that is wrong with it
 records    reads what is sent            events   reads what is expected
-shards     a shard of either stage, alone
 running    a case's steps through both stages: no sockets, no clock, no chance
 comparing  what was told against what was expected: the differences
 report     differences for people, and for machines

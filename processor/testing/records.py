@@ -10,13 +10,14 @@ from typing import Any
 from processor.config.document import plain
 from processor.config.section import Faults, read_section
 from processor.config.values import Wrong
+from processor.history import fields
+from processor.history.fields import ABSENT, find
 from processor.model import EventSpec
 from processor.testing import shape, times
 from processor.testing.suite import Sent
 from processor.wording import describe
 
 EXPECTED = "an event as a mapping, or a record's text"
-_ABSENT = object()
 
 
 class Producer:
@@ -63,19 +64,19 @@ class Producer:
             self._faults.add(path, describe(record), EXPECTED)
             return Sent(b"", "", None)
         if key is None:
-            key = _text(_get(event, self._event.partition_key))
-        return Sent(payload, key, self._time_of(event))
+            key = fields.partition_key(event, self._event)
+        return Sent(payload, key, fields.time_ms(event, self._event))
 
     def _event_of(self, record: dict[str, Any], path: str, nth: int, later_ms: int) -> Any:
         """Its time in the stream's own unit; of repeats each has its own id."""
         event = deepcopy(record)
-        at = _get(event, self._event.time)
+        at = find(event, self._event.time)
         at_ms = self._instant(at, path)
         is_as_sent = not later_ms and times.of_field(at, self._event.unit) is not None
         if at_ms is not None and not is_as_sent:
             _set(event, self._event.time, times.in_unit(at_ms + later_ms, self._event.unit))
-        id_ = _get(event, self._event.id)
-        if nth and id_ is not _ABSENT:
+        id_ = find(event, self._event.id)
+        if nth and id_ is not ABSENT:
             _set(event, self._event.id, f"{id_}-{nth}")
         return event
 
@@ -90,9 +91,6 @@ class Producer:
                 self._faults.add(f"{path}.{self._event.time}", describe(at), wrong.expected)
             return None
 
-    def _time_of(self, event: Any) -> int | None:
-        return times.of_field(_get(event, self._event.time), self._event.unit)
-
 
 def _decoded(text: str) -> Any:
     try:
@@ -101,28 +99,9 @@ def _decoded(text: str) -> Any:
         return None
 
 
-def _get(event: Any, field: str | None) -> Any:
-    """A field by its dotted path, or by its whole name where that is a key."""
-    if field is None or not isinstance(event, dict):
-        return _ABSENT
-    if field in event:
-        return event[field]
-    for part in field.split("."):
-        if not isinstance(event, dict) or part not in event:
-            return _ABSENT
-        event = event[part]
-    return event
-
-
 def _set(event: dict[str, Any], field: str | None, value: Any) -> None:
     assert field is not None, "it was found"
     *outer, last = [field] if field in event else field.split(".")
     for part in outer:
         event = event[part]
     event[last] = value
-
-
-def _text(value: Any) -> str:
-    """As a partition key; none for what is no key."""
-    is_key = isinstance(value, str | int) and not isinstance(value, bool)
-    return str(value) if is_key else ""

@@ -6,11 +6,12 @@ import datetime
 import math
 
 from processor.config.values import UNITS_MS, Wrong, parse_duration
+from processor.history.fields import of_field as of_field
+from processor.history.fields import of_iso as of_iso
 from processor.model import Unit
 from processor.wording import describe
 
 EXPECTED = "a time with its zone, such as 2026-01-31T12:00:00Z, or +10m from the file's start"
-FAR = 2.0**63  # beyond, a number is no time in any unit
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MS = datetime.timedelta(milliseconds=1)
 # How many of a unit make a millisecond, or how many milliseconds make one.
@@ -30,15 +31,6 @@ def parse(text: str, start_ms: int | None) -> int:
     if ms_ is None:
         raise Wrong(EXPECTED, describe(text))
     return ms_
-
-
-def of_iso(text: str) -> int | None:
-    """None where it is no time with its zone."""
-    try:
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return None if time.tzinfo is None else (time - _EPOCH) // _MS
 
 
 def to_iso(ms: int) -> str:
@@ -69,14 +61,3 @@ def _seconds(ms: int) -> float:
     """1.001 s times 1000 is a hair less than 1001 ms, and the reader rounds down."""
     seconds = ms / 1000
     return seconds if seconds * 1000 >= ms else math.nextafter(seconds, math.inf)
-
-
-def of_field(value: object, unit: Unit) -> int | None:
-    """The inverse; None where it is no such time."""
-    if unit == "iso8601":
-        return of_iso(value) if isinstance(value, str) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not abs(value) < FAR:
-        return None
-    return int(value * 1000 // 1) if unit == "s" else int(value // _PER_MS[unit])
