@@ -18,12 +18,12 @@ from processor.aggregators.mean import Mean
 from processor.aggregators.sum import Sum
 from processor.codecs.json import Json
 from processor.core import intake
+from processor.core.alarms.scorer import Scorer
 from processor.core.dedupe import Dedupe
 from processor.core.keys import KeyTable
 from processor.core.patterns import Pattern
 from processor.core.pipeline import ShardPipeline
 from processor.core.rules import Rule
-from processor.core.scoring import Scorer
 from processor.core.windows import Plain, WindowTable
 
 # In the order of the way; what a function spends in another of the list counts there only.

@@ -126,6 +126,7 @@ class DetectSpec(Struct, frozen=True):
     kind: str
     aggregate: str
     options: Mapping[str, Any] = {}
+    others: tuple[str, ...] = ()  # further aggregates, of a detector that looks at several
 
 
 Overflow = Literal["other", "evict", "dead_letter"]

@@ -27,6 +27,8 @@ _WORDS = {
     "str": "a text",
     "bool": "true or false",
     "null": "nothing",
+    "array": "a list",
+    "object": "a mapping",
 }
 
 
@@ -36,6 +38,12 @@ def options_of(params: type[Struct]) -> dict[str, FieldInfo]:
     return {field.encode_name.removesuffix(DURATION_SUFFIX): field for field in fields}
 
 
+def offered(params: type[Struct]) -> dict[str, FieldInfo]:
+    """Those of them that the plug-in does not refuse."""
+    refused = getattr(params, "refused", ())
+    return {name: of for name, of in options_of(params).items() if of.encode_name not in refused}
+
+
 def is_duration(field: FieldInfo) -> bool:
     return field.encode_name.endswith(DURATION_SUFFIX)
 
@@ -43,7 +51,7 @@ def is_duration(field: FieldInfo) -> bool:
 def show_options(params: Struct) -> dict[str, Any]:
     """All that are set, defaults too, as they are written in the file."""
     shown = {}
-    for name, field in options_of(type(params)).items():
+    for name, field in offered(type(params)).items():
         value = getattr(params, field.name)
         if value is not None:
             shown[name] = show_duration(value) if is_duration(field) else value
@@ -55,12 +63,22 @@ def options_schema(params: type[Struct]) -> tuple[dict[str, Any], list[str]]:
     """JSON Schema of each option, and the names of those that must be given."""
     _, components = msgspec.json.schema_components([params])
     described = components[params.__name__]["properties"]
-    known = options_of(params)
+    known = offered(params)
     properties = {
-        name: values.duration().schema if is_duration(field) else described[field.encode_name]
+        name: values.duration().schema
+        if is_duration(field)
+        else _plain(described[field.encode_name])
         for name, field in known.items()
     }
     return properties, [name for name, field in known.items() if field.required]
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A tuple of likes as a list of so many, which older editors know as well."""
+    if "prefixItems" not in schema:
+        return schema
+    first = schema["prefixItems"][0]
+    return {name: of for name, of in schema.items() if name != "prefixItems"} | {"items": first}
 
 
 def read_options(
@@ -71,8 +89,9 @@ def read_options(
     given: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in known:
-            names = f"one of {', '.join(known)}" if known else f"no option: {kind} has none"
-            faults.add(f"{path}.{key}", "an unknown option", names + did_you_mean(key, known))
+            all_ = list(offered(params))
+            names = f"one of {', '.join(all_)}" if all_ else f"no option: {kind} has none"
+            faults.add(f"{path}.{key}", "an unknown option", names + did_you_mean(key, all_))
             continue
         try:
             given[known[key].encode_name] = _option(known[key], value)

@@ -17,7 +17,7 @@ from msgspec import NODEFAULT, Struct
 from processor import aggregators, derived, detectors
 from processor.config import shape, values
 from processor.config.aggregates import kinds
-from processor.config.options import is_duration, options_of
+from processor.config.options import is_duration, offered
 from processor.config.shape import Key
 from processor.config.values import Type, Wrong
 from processor.core.figures import bytes_per_group
@@ -42,18 +42,35 @@ _TOO_LONG = "99999d"  # past every bound on durations, so that the error tells t
 OPTIONS: Mapping[str, str] = {
     "above": "Speaks up at a value above this bound; at the bound itself it is calm.",
     "below": "Speaks up at a value below this bound; at the bound itself it is calm.",
+    "clamp_max": "A value above counts as this bound, before it is scored and learnt.",
+    "clamp_min": "A value below counts as this bound, before it is scored and learnt.",
+    "cool_down": "Windows after `resolved` in which no alarm opens, unless the score is above the"
+    " highest of the alarm before.",
     "direction": "Which side of the expected value counts.",
+    "escalation_only": "An alarm opens only where the score passes everything of the last 100 to"
+    " 200 windows: what goes on, or comes again, is told once.",
     "for": "Windows in a row that must be beyond the bound.",
     "look_at": "`point`: single windows; `run`: the last three together as well; `day`: how uneven"
     " the last day was as well. Each step doubles the memory and adds as much time again.",
     "min_count": "A window with fewer records is neither scored nor learnt; absence takes only 0.",
-    "min_delta": "Least distance from the expected value, in the aggregate's own unit.",
+    "min_delta": "Least distance from the expected value (from the bound, where there is none), in"
+    " the aggregate's own unit.",
+    "min_delta_relative": "Least distance as a share of the expected value's size: 0.2 is 20 %.",
+    "missing": "What a window without records is: `zero`, `skip` (neither scored nor learnt),"
+    " `breach` (beyond the threshold, and not learnt), or by `default` zero for counts and sums,"
+    " else skip.",
+    "n_of_m": "Of the last m windows, n must be beyond the threshold until an alarm opens.",
+    "only_above": "No alarm unless the value itself is above; beside `only_below`, beyond either.",
+    "only_below": "No alarm unless the value itself is below; beside `only_above`, beyond either.",
     "recover_after": "Calm windows in a row until `resolved`.",
-    "sensitivity": "`high` speaks up at a score of 2.0, `medium` at 2.2, `low` at 2.4.",
-    "severity": "Carried in the event.",
+    "recover_below": "A window is calm only with a score below this.",
+    "sensitivity": "`high` speaks up at a lower score than `medium`, `low` at a higher one.",
+    "severity": "Carried in the event: one name, or the score from which each holds, such as"
+    " `{warning: 2.2, critical: 3.0}`; below all, the one under the lowest named. An open alarm"
+    " whose severity rises is told as `escalated`.",
     "threshold": "Score from which it speaks up; of novelty it overrides `sensitivity`, of absence"
     " it is the improbability of the silence in decimal digits.",
-    "warm_up": "Windows that are only learnt.",
+    "warm_up": "Windows judged before the first alarm.",
 }
 
 _HEAD = """# The pipeline file
@@ -275,6 +292,8 @@ def _default(key: Key, defaults: Mapping[str, Any]) -> str:
 
 
 def _as_yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(str, value))}]"
     return str(value)
@@ -284,7 +303,7 @@ def _options(params: type[Struct]) -> list[tuple[str, str, str, str]]:
     _, components = msgspec.json.schema_components([params])
     described = components[params.__name__]["properties"]
     rows = []
-    for name, field in options_of(params).items():
+    for name, field in offered(params).items():
         schema = described[field.encode_name]
         about = schema.get("description") or OPTIONS.get(name, "")
         rows.append((name, _in_words(schema, is_duration(field)), _shown(field), about))
@@ -297,21 +316,26 @@ def _shown(field: msgspec.structs.FieldInfo) -> str:
     if field.default is None:
         return NONE
     value = field.default
-    return f"`{values.show_duration(value) if is_duration(field) else f'{value}'}`"
+    return f"`{values.show_duration(value) if is_duration(field) else _as_yaml(value)}`"
 
 
 def _in_words(schema: Mapping[str, Any], is_duration_: bool) -> str:
     if is_duration_:
         return _expected(values.duration())
     if "anyOf" in schema:
-        return _in_words(schema["anyOf"][0], False)
+        return " or ".join(_in_words(s, False) for s in schema["anyOf"] if s.get("type") != "null")
     if "enum" in schema:
         return one_of(schema["enum"])
+    if schema["type"] == "array":
+        return f"a list of {schema['minItems']}, each {_in_words(schema['prefixItems'][0], False)}"
+    if schema["type"] in _NAMED_TYPES:
+        return _NAMED_TYPES[schema["type"]]
     bounds = [f"{word} {schema[key]:,}" for key, word in _BOUNDS.items() if key in schema]
     words = "a whole number" if schema["type"] == "integer" else "a number"
     return " ".join([words, *bounds])
 
 
+_NAMED_TYPES = {"boolean": "true or false", "object": "a mapping of them to numbers"}
 _BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
-from processor.core.scoring import Alarm
+from processor.core.alarms.alarm import Alarm
 from processor.model import DerivedEvent
 
 SCHEMA_VERSION = 1
@@ -28,7 +28,11 @@ _ID_BYTES = 25
 ID_LENGTH = _ID_BYTES * 8 // 5
 
 WINDOW_RESULT = "Window Result"
-ANOMALY_TYPES = {"opened": "Anomaly Opened", "resolved": "Anomaly Resolved"}
+ANOMALY_TYPES = {
+    "opened": "Anomaly Opened",
+    "escalated": "Anomaly Escalated",
+    "resolved": "Anomaly Resolved",
+}
 
 Key = tuple[tuple[str, str | int], ...]  # (field, value), in the order of the rule's group_by
 Value = int | float | None | list[Any]  # a list: of `top_k`

@@ -47,7 +47,7 @@ from processor.model import (
     Step,
 )
 
-SNAPSHOT_VERSION = 6
+SNAPSHOT_VERSION = 7
 
 
 class Totals(Struct):

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from processor.core import beginnings, events, figures, lifetimes, versions, windows
 from processor.core.admission import Tally, admit
+from processor.core.alarms.alarm import Pending
+from processor.core.alarms.scorer import Scorer
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
 from processor.core.figures import FieldUse
@@ -22,7 +24,6 @@ from processor.core.keys import KeyTable, SavedKeys
 from processor.core.lifetimes import Lifetimes
 from processor.core.patterns import Pattern
 from processor.core.records import Records
-from processor.core.scoring import Pending, Scorer
 from processor.core.telling import Output, Tell
 from processor.core.waves import Waves
 from processor.core.windows import (
@@ -376,7 +377,8 @@ class Rule:
         self._waves.on_judged(told.end_ms, is_empty=not len(panes))
         counts = np.zeros(n, dtype=np.int64)
         counts[panes.keys] = panes.counts
-        watched = {detect.aggregate for detect in self.plan.spec.detect}
+        detects = self.plan.spec.detect
+        watched = {name for each in detects for name in (each.aggregate, *each.others)}
         values = {name: _spread(n, panes.keys, panes.values[name]) for name in watched}
         is_known = self._by_key.arrays["first_end_ms"][:n] <= told.end_ms
         is_partial = self._starts.partial(np.arange(n), start_ms)

@@ -10,9 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.core import events
+from processor.core.alarms.alarm import Alarm, Pending
 from processor.core.beginnings import Starts
 from processor.core.keys import KeyTable
-from processor.core.scoring import Alarm, Pending
 from processor.core.windows import Panes, Sample
 from processor.model import DerivedEvent, Rows, RuleSpec
 

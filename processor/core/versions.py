@@ -146,7 +146,8 @@ def detect_ids(detects: Sequence[DetectSpec], aggregates: Mapping[str, str]) -> 
     Two alike keep their names, `threshold(count).low`: by their order, each would go on with the
     other's open alarms when they change places.
     """
-    plain = [f"{d.kind}({aggregates[d.aggregate]})" for d in detects]
+    of = [", ".join(aggregates[name] for name in (d.aggregate, *d.others)) for d in detects]
+    plain = [f"{detect.kind}({names})" for detect, names in zip(detects, of, strict=True)]
     return [
         f"{what}.{detect.name}" if plain.count(what) > 1 else what
         for what, detect in zip(plain, detects, strict=True)

@@ -20,6 +20,7 @@ The empty windows of a run are learnt when it ends, and only if it was not decla
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -35,6 +36,7 @@ from processor.detectors.base import (
     Windows,
     duration,
     hour_of_day,
+    hours,
     silence,
 )
 from processor.model import Column, Floats, Rows, State
@@ -60,12 +62,19 @@ class AbsenceParams(Params, frozen=True, kw_only=True):
     warm_up: Annotated[int, Meta(ge=1, le=int(ALL_WINDOWS_MAX))] = 24
     recover_after: Windows = 1
 
-    def __post_init__(self) -> None:
-        if self.min_count:
-            raise ValueError(
-                f"found min_count: {self.min_count}; absence judges windows without records, "
-                "so leave it out"
-            )
+    refused: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("min_count", "missing"), "absence judges windows without records, so leave it out"
+        ),
+        **dict.fromkeys(
+            (
+                *("clamp_min", "clamp_max", "only_above", "only_below"),
+                *("direction", "min_delta", "min_delta_relative"),
+            ),
+            "absence looks at no value, so leave it out",
+        ),
+        "recover_below": "the first record ends silence, so leave it out",
+    }
 
 
 class Absence:
@@ -74,6 +83,7 @@ class Absence:
     kind: ClassVar[str] = "absence"
     is_scale_free: ClassVar[bool] = True
     params: ClassVar[type[Params]] = AbsenceParams
+    parts: ClassVar[tuple[str, ...]] = ("value",)
 
     def columns(self, params: AbsenceParams) -> tuple[Column, ...]:
         return (
@@ -117,6 +127,14 @@ class Absence:
             f"no records for {lasted} ({windows}); "
             f"usually {share} of windows at this hour have some"
         )
+
+    def bin(self, params: AbsenceParams, wave: Wave) -> str:
+        return hours(wave)
+
+    def pause(self, params: AbsenceParams, state: State, rows: Rows) -> None:
+        state["pending"][rows] = 0
+        state["run"][rows] = 0
+        state["score"][rows] = 0.0
 
     def farewell(self, aggregate: str, lasted: str, worst: float) -> str:
         return f"records are back after {lasted} without any"

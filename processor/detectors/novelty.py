@@ -2,76 +2,54 @@
 
 From each value the mean of its hour of day is taken (`_season`); what remains is compared with a
 bounded memory of such remainders (`_memory`). Regular spikes, nightly jobs and known incidents are
-remembered and stay quiet; no distribution is assumed, and one threshold serves all series. It
-speaks up on escalation only: when the score passes the threshold and everything in the last 100 to
-200 windows. Up to three looks at a series are fused, each with a memory of its own.
+remembered and stay quiet; no distribution is assumed, and one threshold serves all series. Up to
+three looks at a series are fused, each with a memory of its own.
 
 The score does not change with the scale and offset of the values.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-from msgspec import Meta
 
 from processor.detectors import _memory, _season
 from processor.detectors._memory import Recall, Singles
 from processor.detectors.base import (
     Params,
+    SensitiveParams,
+    Sensitivity,
     Verdict,
     Wave,
-    Windows,
     back_to_normal,
     duration,
     figure,
+    hours,
     judgeable,
     silence,
 )
-from processor.model import Bools, Column, Floats, Rows, State
+from processor.model import Column, Floats, Rows, State
 
-Direction = Literal["above", "below", "both"]
 Look = Literal["point", "run", "day"]
 
-SENSITIVITY = {"high": 2.0, "medium": 2.2, "low": 2.4}
 LOOKS: dict[Look, float] = {"point": 2.30, "run": 2.36, "day": 1.97}  # novelty that scores 2 (NAB)
 COLUMNS: dict[Look, tuple[Column, ...]] = {"point": (), "run": _season.RUN, "day": _season.DAY}
-BLOCK = 100  # windows; two blocks of maxima tell the peak of the last 100 to 200
 YOUTH_MS = 7 * 86_400_000  # until a series has seen a week, much is new and little is strange
 YOUTH_WEIGHT = 0.4  # of the decimal logarithm of (a week / age), off the score
 UNBORN = -(2**63)
 
 
-class NoveltyParams(Params, frozen=True, kw_only=True):
-    """`threshold`, where given, overrides `sensitivity`; `min_delta` is in the value's own unit.
-
-    `look_at` says how far: at single windows (`point`), at the last three as well (`run`), and at
-    how uneven the last day was (`day`). Each step doubles the memory and adds as much time again.
+class NoveltyParams(SensitiveParams, frozen=True, kw_only=True):
+    """`look_at` says how far: at single windows (`point`), at the last three as well (`run`), and
+    at how uneven the last day was (`day`). Each step doubles the memory and adds as much time
+    again.
     """
 
-    tunable: ClassVar[frozenset[str]] = Params.tunable | {
-        "sensitivity",
-        "threshold",
-        "direction",
-        "min_delta",
-        "warm_up",
-    }
+    levels: ClassVar[Mapping[Sensitivity, float]] = {"high": 2.0, "medium": 2.2, "low": 2.4}
 
-    sensitivity: Literal["high", "medium", "low"] = "medium"
-    threshold: Annotated[float, Meta(gt=0)] | None = None
-    direction: Direction = "both"
-    min_delta: Annotated[float, Meta(ge=0)] = 0.0
-    warm_up: Windows = 100
     look_at: Look = "point"
-
-    def __post_init__(self) -> None:
-        for name in ("threshold", "min_delta"):
-            number = getattr(self, name)
-            if number is not None and not math.isfinite(number):
-                raise ValueError(f"{name}: found {number}; give a finite number")
 
 
 class Novelty:
@@ -80,18 +58,17 @@ class Novelty:
     kind: ClassVar[str] = "novelty"
     is_scale_free: ClassVar[bool] = True
     params: ClassVar[type[Params]] = NoveltyParams
+    parts: ClassVar[tuple[str, ...]] = tuple(LOOKS)
 
     def columns(self, params: NoveltyParams) -> tuple[Column, ...]:
         return (
             *_season.PROFILE,
             Column("born_ms", "<i8", UNBORN),
-            Column("peak", "<f4"),  # of the scores in this block of windows
-            Column("peak_before", "<f4"),  # … and in the one before
             *(spec for look in _looks(params) for spec in COLUMNS[look] + _memory.columns(look)),
         )
 
     def threshold(self, params: NoveltyParams) -> float:
-        return threshold_of(params)
+        return params.limit
 
     def judge(self, params: NoveltyParams, state: State, rows: Rows, wave: Wave) -> Verdict:
         verdict = silence(len(rows))
@@ -124,6 +101,9 @@ class Novelty:
             f"{end} to {figure(known)} would be nothing new"
         )
 
+    def bin(self, params: NoveltyParams, wave: Wave) -> str:
+        return hours(wave)
+
     def farewell(self, aggregate: str, lasted: str, worst: float) -> str:
         return back_to_normal(aggregate, lasted, worst)
 
@@ -154,9 +134,9 @@ def _judge(
         for look, seen_at in looks.items()
     }
     youth = _youth(state, rows, wave)
-    score = np.where(_counts(params, values - expected), _score(seen, youth), 0.0)
-    threshold = threshold_of(params)
-    raised = _on_score(state, rows, score) & (score >= threshold)
+    score = _score(seen, youth)
+    threshold = params.limit
+    raised = score >= threshold
     for look, seen_at in looks.items():
         _memory.learn(state, look, rows, seen_at, seen[look])
 
@@ -170,10 +150,6 @@ def _judge(
     verdict.run[at] = np.where(raised, _windows_meant(seen, wave), 0)
 
 
-def threshold_of(params: NoveltyParams) -> float:
-    return SENSITIVITY[params.sensitivity] if params.threshold is None else params.threshold
-
-
 def _looks(params: NoveltyParams) -> tuple[Look, ...]:
     looks = tuple(LOOKS)
     return looks[: looks.index(params.look_at) + 1]
@@ -182,17 +158,6 @@ def _looks(params: NoveltyParams) -> tuple[Look, ...]:
 def _on_birth(state: State, rows: Rows, wave: Wave) -> None:
     born_ms = state["born_ms"][rows]
     state["born_ms"][rows] = np.where(born_ms == UNBORN, wave.start_ms, born_ms)
-
-
-def _on_score(state: State, rows: Rows, score: Floats) -> Bools:
-    """Keep the peaks of two blocks of windows; says where `score` is above both."""
-    is_full = state["point.windows"][rows] % BLOCK == 0
-    peak, before = state["peak"][rows], state["peak_before"][rows]
-    before = np.where(is_full, peak, before)
-    peak = np.where(is_full, np.float32(0), peak)
-    state["peak_before"][rows] = before
-    state["peak"][rows] = np.maximum(peak, score)
-    return score > np.maximum(peak, before)
 
 
 def _youth(state: State, rows: Rows, wave: Wave) -> Floats:
@@ -219,16 +184,6 @@ def _windows_meant(seen: Mapping[Look, Recall], wave: Wave) -> Rows:
     excess = np.stack([recall.novelty - LOOKS[look] for look, recall in seen.items()])
     meant: Rows = np.array([lengths[look] for look in seen])[excess.argmax(axis=0)]
     return meant
-
-
-def _counts(params: NoveltyParams, away: Floats) -> Bools:
-    """Whether a difference to the expected value is one that was asked for."""
-    wanted: Bools = np.abs(away) >= params.min_delta
-    if params.direction == "above":
-        wanted &= away > 0
-    if params.direction == "below":
-        wanted &= away < 0
-    return wanted
 
 
 def _band(

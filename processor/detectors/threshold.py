@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import msgspec
@@ -27,12 +28,16 @@ class ThresholdParams(Params, frozen=True, kw_only=True):
 
     tunable: ClassVar[frozenset[str]] = Params.tunable | {"above", "below", "for"}
     volatile: ClassVar[frozenset[str]] = frozenset({"run"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "direction": "leave it out, `above` and `below` say the side",
+    }
 
     above: float | None = None
     below: float | None = None
     for_windows: Windows = msgspec.field(default=1, name="for")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.above is None and self.below is None:
             raise ValueError("found neither `above` nor `below`; give at least one bound")
         for bound in (self.above, self.below):
@@ -51,6 +56,7 @@ class Threshold:
     kind: ClassVar[str] = "threshold"
     is_scale_free: ClassVar[bool] = False
     params: ClassVar[type[Params]] = ThresholdParams
+    parts: ClassVar[tuple[str, ...]] = ("value",)
 
     def columns(self, params: ThresholdParams) -> tuple[Column, ...]:
         return (Column("run", "<u4"),)  # judged windows in a row beyond a bound
@@ -88,6 +94,9 @@ class Threshold:
         windows = "" if run == 1 else f" for {lasted} ({run} windows)"
         side = "above" if is_above else "below"
         return f"{aggregate} is {figure(value)}, {side} the bound of {figure(bound)}{windows}"
+
+    def bin(self, params: ThresholdParams, wave: Wave) -> str:
+        return ""
 
     def farewell(self, aggregate: str, lasted: str, worst: float) -> str:
         return back_to_normal(aggregate, lasted, worst)

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from processor.config.checks import is_global
 from processor.config.lints import span_of
+from processor.core.alarms.scorer import Scorer
 from processor.core.figures import bytes_per_group
-from processor.core.scoring import Scorer
 from processor.core.versions import memory_ids
 from processor.model import EventSpec, PanesSpec, RuleSpec
 

@@ -12,8 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from processor.core import events
+from processor.core.alarms.alarm import Alarm
 from processor.core.events import Identity, Window
-from processor.core.scoring import Alarm
 from processor.model import (
     DetectSpec,
 )

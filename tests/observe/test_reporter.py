@@ -10,9 +10,9 @@ import pytest
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from processor.core.alarms.alarm import Alarm
 from processor.core.events import Identity, Window, anomaly_event, window_event
 from processor.core.leases.rows import StreamKey, claimed, fresh_row
-from processor.core.scoring import Alarm
 from processor.errors import Outage, RetentionGap, StreamReplaced, Throttled
 from processor.model import (
     TRIM_HORIZON,

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from processor.core.scoring import Alarm, Scorer
+from processor.core.alarms.alarm import Alarm
+from processor.core.alarms.scorer import Scorer
 from processor.model import DetectSpec
 
 HOUR = 3_600_000

@@ -1,0 +1,72 @@
+"""An alarm: what is kept of it while it is open, and what is told.
+
+    shut ── beyond, and nothing speaks against it ──→ open     Alarm "opened"
+    open ── beyond, at a higher severity ───────────→ open     Alarm "escalated"
+    open ── calm, `recover_after` times in a row ───→ shut     Alarm "resolved"
+
+A window is *beyond* where the detector raised and the options want such a value. While an alarm is
+open, the like is not told again and starts recovery anew. A window that could not be judged neither
+counts as calm nor breaks a row of calm ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from processor.model import Column, DetectSpec
+
+AlarmState = Literal["opened", "escalated", "resolved", "collapsed"]
+
+NEVER_MS = -(2**62)
+LONG_AGO = 255  # windows: more than n of m looks back
+
+COLUMNS = (
+    Column("is_open", "?"),
+    Column("is_above", "?"),
+    Column("severity", "u1"),  # the highest of this alarm: its place in `SEVERITIES`
+    Column("since_escalation", "u1", LONG_AGO),  # windows, for n of m
+    Column("windows", "<u4"),  # judged, ever
+    Column("calm", "<u4"),  # calm windows in a row
+    Column("peak", "<f4"),  # of the scores in this block of windows
+    Column("peak_before", "<f4"),  # … and in the one before
+    Column("beyond", "<u8"),  # a bit a window, the last one lowest
+    Column("opened_ms", "<i8"),  # start of the window that opened it
+    Column("began_ms", "<i8"),  # start of the row of windows that led to it
+    Column("calm_since_ms", "<i8"),  # start of the first calm window
+    Column("shut_ms", "<i8", NEVER_MS),  # end of the window that resolved the last one
+    Column("worst", "<f8"),  # value of the window with the highest score
+    Column("worst_score", "<f8"),
+)
+# They tell of windows judged by the options themselves, and start anew with other options.
+VOLATILE = frozenset({"beyond", "since_escalation"})
+
+
+class Alarm(Struct, frozen=True):
+    """What a detector says of one series; figures are None where it can't say."""
+
+    row: int
+    detect: DetectSpec
+    state: AlarmState
+    value: float | None  # of this window, as are expected value, band and score
+    expected: float | None
+    lower: float | None
+    upper: float | None
+    score: float | None
+    threshold: float | None
+    direction: Literal["above", "below"]  # of what opened it
+    severity: str
+    opened_ms: int  # start of the window that opened it
+    sentence: str
+
+
+class Pending(NamedTuple):
+    """An alarm that is certain, but not yet put into words: that takes a hundred times as long,
+    and when everything goes silent at once, there is one for each key."""
+
+    row: int
+    make: Callable[[], Alarm]
+    state: AlarmState = "opened"
+    series: str = ""  # what the detector's columns are called
