@@ -55,7 +55,7 @@ def show_options(params: Struct) -> dict[str, Any]:
         value = getattr(params, field.name)
         if value is not None:
             shown[name] = show_duration(value) if is_duration(field) else value
-    options: dict[str, Any] = msgspec.to_builtins(shown)
+    options: dict[str, Any] = _json(shown)
     return options
 
 
@@ -78,7 +78,14 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     if "prefixItems" not in schema:
         return schema
     first = schema["prefixItems"][0]
-    return {name: of for name, of in schema.items() if name != "prefixItems"} | {"items": first}
+    rest = {name: of for name, of in schema.items() if name != "prefixItems"}
+    listed: dict[str, Any] = _json(rest | {"items": first})
+    return listed
+
+
+def _json(value: Any) -> Any:
+    """As plain JSON values: a tuple is a list."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def read_options(
@@ -106,7 +113,7 @@ def read_options(
 def _option(field: FieldInfo, tree: Any) -> Any:
     value = values.duration().read(tree) if is_duration(field) else plain(tree)
     try:
-        return msgspec.to_builtins(msgspec.convert(value, field.type))
+        return _json(msgspec.convert(value, field.type))
     except msgspec.ValidationError as error:
         longer = "a longer duration, such as 1s"
         raise Wrong(longer if is_duration(field) else _expected(field.type, error)) from None
