@@ -15,7 +15,7 @@ LAYERS = {
     1: ("errors", "model", "plugins", "wording"),
     2: ("codecs", "aggregators", "derived", "detectors"),
     3: ("core", "ports"),
-    4: ("aws_errors", "sources", "stores", "sinks", "observe", "local"),
+    4: ("aws_errors", "sources", "stores", "sinks", "observe", "local", "charts"),
     5: ("config", "runtime", "explaining", "history", "testing", "zones"),
     6: (
         *("assembly", "app", "cli", "cli_diff", "cli_explain", "cli_leases", "cli_positions"),
