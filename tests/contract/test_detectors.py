@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,7 +36,7 @@ seeds = st.integers(0, 2**32 - 1)
 SIZE_MS = 1_800_000
 WINDOWS = 240  # five days: past every warm-up
 START_MS = 1_700_000_000_000 // SIZE_MS * SIZE_MS
-FIGURES = ("expected", "lower", "upper", "score", "raised", "calm", "run")
+FIGURES = tuple(field.name for field in msgspec.structs.fields(Verdict))
 
 
 class History(NamedTuple):
@@ -81,7 +82,9 @@ class Run:
         for at in np.flatnonzero(verdict.raised):
             sentence = self.detector.sentence(self.params, "orders", verdict, int(at), wave)
             assert sentence
-            assert "nan" not in sentence
+            assert not {"nan", "inf"} & set(re.findall(r"[a-z]+", sentence))
+            assert 0 <= verdict.part[at] < len(self.detector.parts)
+            assert isinstance(self.detector.bin(self.params, wave), str)
         return verdict
 
     def over(self, past: History, first: int = 0, end: int | None = None) -> list[Verdict]:
@@ -284,6 +287,7 @@ OTHER: dict[str, Any] = {
     "recover_below": 0.5,
     "cool_down": 7,
     "warm_up": 40,
+    "season": "day",
 }
 
 
