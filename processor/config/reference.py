@@ -64,14 +64,14 @@ OPTIONS: Mapping[str, str] = {
     "only_below": "No alarm unless the value itself is below; beside `only_above`, beyond either.",
     "recover_after": "Calm windows in a row until `resolved`.",
     "recover_below": "A window is calm only with a score below this.",
-    "season": "What a value is compared with: the mean, that of its hour of `day` or of `week`; `auto`"
-    " takes what forecasts the series best.",
+    "season": "What a value is compared with: the mean, that of its hour of `day` or of `week`;"
+    " `auto` takes what forecasts the series best.",
     "sensitivity": "`high` speaks up at a lower score than `medium`, `low` at a higher one.",
     "severity": "Carried in the event: one name, or the score from which each holds, such as"
     " `{warning: 2.2, critical: 3.0}`; below all, the one under the lowest named. An open alarm"
     " whose severity rises is told as `escalated`.",
-    "threshold": "Score from which it speaks up, instead of what `sensitivity` says; of absence it is"
-    " the improbability of the silence in decimal digits.",
+    "threshold": "Score from which it speaks up, instead of what `sensitivity` says; of absence it"
+    " is the improbability of the silence in decimal digits.",
     "warm_up": "Windows judged before the first alarm.",
 }
 
