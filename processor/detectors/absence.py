@@ -84,6 +84,7 @@ class Absence:
     is_scale_free: ClassVar[bool] = True
     params: ClassVar[type[Params]] = AbsenceParams
     parts: ClassVar[tuple[str, ...]] = ("value",)
+    expects_values: ClassVar[bool] = False
 
     def columns(self, params: AbsenceParams) -> tuple[Column, ...]:
         return (

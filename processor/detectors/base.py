@@ -216,6 +216,12 @@ class Detector(Protocol):
         `Mon 08:00`; "" where there is none."""
 
 
+class Sharing(Protocol):
+    """Besides, of a detector whose `expected` is no value of the aggregate's (absence: a share)."""
+
+    expects_values: ClassVar[bool]  # False
+
+
 class Expecting(Protocol):
     """Besides, of a detector with a memory that a person may correct."""
 

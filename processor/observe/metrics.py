@@ -158,7 +158,7 @@ METRICS: tuple[Metric, ...] = (
     _counter(
         "anomalies_total",
         "alarms",
-        "Alarms that a detector opened or resolved.",
+        "Alarms that a detector opened, escalated or resolved.",
         "rule",
         "detector",
         "severity",

@@ -21,11 +21,18 @@ EVENT_KEYS = (
 )
 ANOMALY_KEYS = (
     *("detector", "kind", "aggregate", "state", "value", "expected", "lower", "upper", "score"),
-    *("threshold", "direction", "severity", "opened_at", "sentence"),
+    *("difference", "difference_percent", "direction", "threshold", "raised_bar", "severity"),
+    *("confidence", "expected_every", "part", "nearest", "nearest_seen_at", "bin"),
+    *("opened_at", "sentence"),
 )
 WINDOW_KEYS = ("start", "end")
 LETTER_KEYS = ("reason", "detail", "payload")
-TIME_LEAVES = {("window", "start"), ("window", "end"), ("anomaly", "opened_at")}
+TIME_LEAVES = {
+    ("window", "start"),
+    ("window", "end"),
+    ("anomaly", "opened_at"),
+    ("anomaly", "nearest_seen_at"),
+}
 
 
 def moment(start_ms: int | None) -> Type:

@@ -45,12 +45,15 @@ VOLATILE = frozenset({"beyond", "since_escalation"})
 
 
 class Alarm(Struct, frozen=True):
-    """What a detector says of one series; figures are None where it can't say."""
+    """What a detector says of one series; figures are None where it can't say.
+
+    Value, expected value, band, score, part, nearest and bin are of this window.
+    """
 
     row: int
     detect: DetectSpec
     state: AlarmState
-    value: float | None  # of this window, as are expected value, band and score
+    value: float | None
     expected: float | None
     lower: float | None
     upper: float | None
@@ -60,6 +63,15 @@ class Alarm(Struct, frozen=True):
     severity: str
     opened_ms: int  # start of the window that opened it
     sentence: str
+    difference: float | None = None  # signed, from the expected value or else the bound
+    difference_percent: float | None = None  # of the expected value's size
+    raised_bar: float | None = None  # what the budget asks for above the threshold
+    confidence: float = 1.0  # 0 to 1: how much was learnt before
+    expected_every: float | None = None  # windows of the rule's series for one such score
+    part: str = "value"  # which part of the detector says most
+    nearest: float | None = None  # the remembered value next to it
+    nearest_ms: int | None = None  # start of the window in which that was met last
+    bin: str = ""  # part of the day or week that it was compared with
 
 
 class Pending(NamedTuple):

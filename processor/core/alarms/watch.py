@@ -5,7 +5,6 @@ Nothing here is done for all series that could be done for those that are open o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from processor import detectors
 from processor.core.alarms import (
+    account,
     escalation,
     inputs,
     n_of_m,
@@ -22,10 +22,11 @@ from processor.core.alarms import (
     severity,
     wanted,
 )
-from processor.core.alarms.alarm import COLUMNS, VOLATILE, Alarm, AlarmState, Pending
+from processor.core.alarms.account import Place, Subject
+from processor.core.alarms.alarm import COLUMNS, VOLATILE, AlarmState, Pending
 from processor.core.alarms.control import Control
 from processor.core.columns import Columns
-from processor.detectors.base import SEVERITIES, Detector, Params, Verdict, Wave, duration
+from processor.detectors.base import Detector, Params, Verdict, Wave
 from processor.model import Bools, DetectSpec, Floats, Rows
 
 
@@ -53,6 +54,7 @@ class Watch:
         self.params: Params = msgspec.convert(dict(spec.options), self.detector.params)
         self.state = Columns(self.detector.columns(self.params))
         self.alarms = Columns(COLUMNS)
+        self._subject = Subject(spec, series, self.detector, self.params, control)
 
     def judge(self, rows: Rows, wave: Wave, values: Mapping[str, Floats]) -> list[Pending]:
         """One window of the keys `rows`; `values`: float64[n] by aggregate."""
@@ -186,41 +188,7 @@ class Watch:
             state: AlarmState = (
                 "opened" if opens[i] else "escalated" if escalates[i] else "resolved"
             )
-            out.append(Pending(row, partial(self._told, state, row, i, heard), state, self.series))
+            place = Place(row, i, self.alarms.arrays, heard.wave, heard.verdict)
+            make = partial(account.told, self._subject, state, place)
+            out.append(Pending(row, make, state, self.series))
         return out
-
-    def _told(self, state: AlarmState, row: int, i: int, heard: Heard) -> Alarm:
-        alarms, verdict, wave = self.alarms.arrays, heard.verdict, heard.wave
-        return Alarm(
-            row=row,
-            detect=self.spec,
-            state=state,
-            value=_finite(wave.values[i]),
-            expected=_rounded(verdict.expected[i]),
-            lower=_rounded(verdict.lower[i]),
-            upper=_rounded(verdict.upper[i]),
-            score=_rounded(verdict.score[i]),
-            threshold=_rounded(self.detector.threshold(self.params)),
-            direction="above" if alarms["is_above"][row] else "below",
-            severity=SEVERITIES[alarms["severity"][row]],
-            opened_ms=int(alarms["opened_ms"][row]),
-            sentence=self._sentence(state, row, i, heard),
-        )
-
-    def _sentence(self, state: AlarmState, row: int, i: int, heard: Heard) -> str:
-        alarms, aggregate = self.alarms.arrays, self.spec.aggregate
-        if state == "resolved":
-            lasted = duration(int(alarms["calm_since_ms"][row] - alarms["began_ms"][row]))
-            return self.detector.farewell(aggregate, lasted, float(alarms["worst"][row]))
-        if not heard.verdict.raised[i]:
-            return f"no records for {aggregate}, and a missing window counts as beyond"
-        return self.detector.sentence(self.params, aggregate, heard.verdict, i, heard.wave)
-
-
-def _finite(number: float) -> float | None:
-    return float(number) if math.isfinite(number) else None
-
-
-def _rounded(number: float) -> float | None:
-    """Six digits: what a person can use, and the last bits are no two processors' business."""
-    return float(f"{number:.6g}") if math.isfinite(number) else None

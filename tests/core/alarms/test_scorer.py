@@ -9,42 +9,8 @@ import numpy as np
 import pytest
 
 from processor.core.alarms.alarm import Alarm
-from processor.core.alarms.scorer import Scorer
 from processor.model import DetectSpec
-
-HOUR = 3_600_000
-DAY = 24 * HOUR
-NAN = float("nan")
-
-
-def threshold(name: str = "high", aggregate: str = "failed", **options) -> DetectSpec:
-    return DetectSpec(name, "threshold", aggregate, options)
-
-
-class Rule:
-    """A scorer and its clock: hourly windows, one after the other."""
-
-    def __init__(self, *detects: DetectSpec, keys: int = 4):
-        self.scorer = Scorer(detects, {"failed": NAN, "count": 0.0})
-        self.scorer.ensure(keys)
-        self.now_ms = 0
-
-    def see(self, values: dict[int, float], counts: int | list[int] = 9) -> list[Alarm]:
-        """One window; `values` of both aggregates by key."""
-        rows = np.array(list(values), dtype=np.intp)
-        numbers = np.array(list(values.values()))
-        many = np.broadcast_to(np.array(counts, dtype=np.int64), len(rows)).copy()
-        start_ms, self.now_ms = self.now_ms, self.now_ms + HOUR
-        pending = self.scorer.judge(
-            start_ms, self.now_ms, rows, many, {"failed": numbers, "count": numbers}
-        )
-        alarms = [each.make() for each in pending]
-        assert [each.row for each in pending] == [alarm.row for alarm in alarms]
-        return alarms
-
-    def see_all(self, values: list[float]) -> list[list[str]]:
-        """The states told in each window of key 0."""
-        return [[alarm.state for alarm in self.see({0: value})] for value in values]
+from tests.core.alarms.support import HOUR, NAN, Rule, threshold
 
 
 def test_an_alarm_opens_once_and_resolves_after_calm_windows_in_a_row():
@@ -81,6 +47,7 @@ def test_what_opened_says_all_there_is_to_say():
         severity="critical",
         opened_ms=HOUR,
         sentence="failed is 0.5, above the bound of 0.2",
+        difference=0.3,  # from the bound, as nothing is expected
     )
 
 

@@ -38,7 +38,12 @@ AGGREGATES = (
     AggregateSpec("opening", "first", "amount"),
     AggregateSpec("users", "distinct", "id"),
 )
-BELOW = DetectSpec("few", "threshold", "orders", {"below": 2, "recover_after": 1})
+SHARED: tuple[dict[str, Any], ...] = (
+    {},
+    {"n_of_m": [2, 3], "cool_down": 2},
+    {"missing": "breach", "escalation_only": True, "warm_up": 2},
+    {"missing": "skip", "severity": {"warning": 1.2, "critical": 1.6}, "recover_below": 0.9},
+)
 ABSENCE = DetectSpec("absence", "absence", "orders")
 
 
@@ -75,7 +80,9 @@ def rule(rng: random.Random, name: str) -> RuleSpec:
     overflow = rng.choice(("other", "other", "evict", "dead_letter"))
     detect: tuple[DetectSpec, ...] = ()
     if spec.kind in ("tumbling", "hopping") and rng.random() < 0.5:
-        detect = (BELOW,) if overflow == "evict" else (BELOW, ABSENCE)
+        options = {"below": 2, "recover_after": 1, **rng.choice(SHARED)}
+        below = DetectSpec("few", "threshold", "orders", options)
+        detect = (below,) if overflow == "evict" else (below, ABSENCE)
     lateness_ms = rng.choice((0, 0, 2_000, 10_000, 60_000))
     return streams.rule(
         name,
