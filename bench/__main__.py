@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import bounds, chaos, end_to_end, global_rules, hot_path, leases, state
+from bench.detection import command as detection
 from bench.harness import Options, Report, to_json, to_text
 from bench.results import ResultsDiffer
 from processor.errors import ProcessorError
@@ -22,8 +23,11 @@ BENCHMARKS: Mapping[str, Callable[[Options], Report]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] == detection.NAME:  # its options are its own: --help after it says which
+        return detection.main(words[1:])
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if options.name == chaos.NAME:
         if options.quick:
             parser.error(f"--quick: {chaos.NAME} has --short instead")
@@ -69,7 +73,9 @@ def _chaos(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "name", choices=[*BENCHMARKS, bounds.NAME, chaos.NAME], help="which benchmark"
+        "name",
+        choices=[*BENCHMARKS, bounds.NAME, chaos.NAME, detection.NAME],
+        help=f"which benchmark ({detection.NAME} has options of its own, and must come first)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--quick", action="store_true", help="smallest size: does it work?")

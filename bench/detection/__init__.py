@@ -1,0 +1,1 @@
+"""How good detection is: on NAB, on made series, over a series' life, and what it costs."""

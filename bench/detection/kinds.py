@@ -1,0 +1,50 @@
+"""Which detectors are measured, and at which settings they are shipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from bench.detection.judged import NEXT_TO_NOTHING, Kind
+from processor import detectors
+
+SENSITIVITIES = ("high", "medium", "low")
+# They judge values against bounds that a person gives, or no values at all.
+UNSCORED = frozenset({"absence", "threshold"})
+# So slow that only NAB is done with them, unless all is asked for.
+SLOW = frozenset({"forest"})
+
+LEVELS = {"lite": "point", "standard": "run", "full": "day"}
+
+
+def measured() -> tuple[Kind, ...]:
+    """Novelty at its three levels, then every other kind that scores values, as installed."""
+    others = [kind for kind in detectors.kinds() if kind not in UNSCORED | {"novelty"}]
+    return (*map(novelty, LEVELS), *(Kind(kind, kind) for kind in others))
+
+
+def novelty(level: str) -> Kind:
+    names = detectors.get("novelty").params.__struct_fields__
+    options = {"level": level} if "level" in names else {"look_at": LEVELS[level]}
+    return Kind(level, "novelty", options)
+
+
+def wide_open(kind: Kind) -> Kind:
+    """The same with a threshold that every score passes."""
+    return _with(kind, threshold=NEXT_TO_NOTHING)
+
+
+def at(kind: Kind, sensitivity: str) -> Kind:
+    return _with(kind, sensitivity=sensitivity)
+
+
+def threshold(kind: Kind, sensitivity: str) -> float:
+    """The score at which it speaks up at that sensitivity, as shipped."""
+    detector = detectors.get(kind.kind)
+    params = msgspec.convert({**kind.options, "sensitivity": sensitivity}, detector.params)
+    return detector.threshold(params)
+
+
+def _with(kind: Kind, **options: Any) -> Kind:
+    return kind._replace(options={**kind.options, **options})
