@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.detection.families import Panel
-from processor.core.scoring import Scorer
-from processor.detectors.base import Verdict
+from processor.core.alarms.alarm import Pending
+from processor.core.alarms.scorer import Scorer
+from processor.core.alarms.watch import Heard
 from processor.model import Bools, DetectSpec, Floats, Ints
 
 NEXT_TO_NOTHING = 1e-9
@@ -34,7 +35,7 @@ class Judged(NamedTuple):
     """What was said of a panel; float64 or bool [n_windows, n_series]."""
 
     scores: Floats  # NaN where there is none
-    raised: Bools  # it spoke up: the score passed the threshold and, where asked, all recent ones
+    raised: Bools  # enough for an alarm: past the threshold and, where asked, all recent scores
     opened: Bools  # that was told
     expected: Floats
     lower: Floats
@@ -47,18 +48,17 @@ class Judged(NamedTuple):
 
 
 class _Notes:
-    """Stands in front of a detector and keeps its verdicts."""
+    """Keeps what a scorer's only watch heard last."""
 
-    def __init__(self, detector: Any):
-        self._detector = detector
-        self.verdict: Verdict | None = None
+    def __init__(self, scorer: Scorer):
+        (watch,) = scorer._watches
+        self.heard: Heard | None = None
+        self._hear = watch.hear
+        watch.hear = self._noted  # type: ignore[method-assign, assignment]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._detector, name)
-
-    def judge(self, *arguments: Any) -> Verdict:
-        self.verdict = self._detector.judge(*arguments)
-        return self.verdict
+    def _noted(self, *arguments: Any) -> Heard:
+        self.heard = self._hear(*arguments)
+        return self.heard
 
 
 def judge(kind: Kind, panel: Panel, *, empty: float = np.nan) -> Judged:
@@ -73,7 +73,10 @@ def judge(kind: Kind, panel: Panel, *, empty: float = np.nan) -> Judged:
         counts = (~np.isnan(values)).astype(np.int64)
         end_ms = start_ms + panel.step_ms
         told = scorer.judge(start_ms, end_ms, rows, counts, {"value": values}, shown_ms - start_ms)
-        _note(out, i, rows, notes, told)
+        assert notes.heard is not None
+        _keep(out, i, rows, notes.heard, slice(None))
+        for row in _opened(told):
+            out.opened[i, row] = True
     return out
 
 
@@ -90,10 +93,10 @@ def judge_apart(kind: Kind, series: Sequence[tuple[Ints, Floats, int]]) -> list[
         chosen = np.array(rows, dtype=np.intp)
         told = scorer.judge(start_ms, start_ms + step_ms, chosen, counts, {"value": values})
         opened = _opened(told)
-        verdict = notes.verdict
-        assert verdict is not None
+        assert notes.heard is not None
         for j, (row, i) in enumerate(zip(rows, at, strict=True)):
-            _keep(outs[row], i, 0, verdict, j, row in opened)
+            _keep(outs[row], i, 0, notes.heard, j)
+            outs[row].opened[i, 0] = row in opened
     return outs
 
 
@@ -121,10 +124,7 @@ def _scorer(kind: Kind, n_series: int, empty: float) -> tuple[Scorer, _Notes]:
     detect = DetectSpec(kind.name, kind.kind, "value", dict(kind.options))
     scorer = Scorer([detect], {"value": empty})
     scorer.ensure(n_series)
-    (watch,) = scorer._watches
-    notes = _Notes(watch.detector)
-    watch.detector = notes  # type: ignore[assignment]
-    return scorer, notes
+    return scorer, _Notes(scorer)
 
 
 def _room(shape: tuple[int, ...]) -> Judged:
@@ -132,22 +132,13 @@ def _room(shape: tuple[int, ...]) -> Judged:
     return Judged(nothing[0], np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), *nothing[1:])
 
 
-def _note(out: Judged, i: int, rows: Any, notes: _Notes, told: Sequence[Any]) -> None:
-    verdict = notes.verdict
-    assert verdict is not None
-    _keep(out, i, rows, verdict, slice(None), False)
-    for row in _opened(told):
-        out.opened[i, row] = True
+def _opened(told: Sequence[Pending]) -> set[int]:
+    return {pending.row for pending in told if pending.state == "opened"}
 
 
-def _opened(told: Sequence[Any]) -> set[int]:
-    return {pending.row for pending in told if pending.make().state == "opened"}
-
-
-def _keep(out: Judged, i: int, at: Any, verdict: Verdict, j: Any, opened: bool) -> None:
-    out.scores[i, at] = verdict.score[j]
-    out.raised[i, at] = verdict.raised[j]
-    out.opened[i, at] = opened
-    out.expected[i, at] = verdict.expected[j]
-    out.lower[i, at] = verdict.lower[j]
-    out.upper[i, at] = verdict.upper[j]
+def _keep(out: Judged, i: int, at: Any, heard: Heard, j: Any) -> None:
+    out.scores[i, at] = heard.verdict.score[j]
+    out.raised[i, at] = heard.speaks[j]
+    out.expected[i, at] = heard.verdict.expected[j]
+    out.lower[i, at] = heard.verdict.lower[j]
+    out.upper[i, at] = heard.verdict.upper[j]
