@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from bench.detection import kinds, on_families, on_nab
+from bench.detection import absent, cost, kinds, life, on_families, on_nab, plots
 from bench.detection.bars import Bar, Part, table
 from bench.harness import Table, as_text, machine, versions
 from processor.errors import ProcessorError
 
 NAME = "detection"
-PARTS = ("nab", "families")
+PARTS = ("nab", "families", "life", "absence", "cost")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,6 +27,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with ProcessPoolExecutor(max_workers=max(os.cpu_count() or 1, 2)) as pool:
             found = {name: part() for name, part in _parts(options, pool).items()}
+        if options.plots:
+            figures = found["families"].figures if "families" in found else {}
+            kind = kinds.novelty("full")
+            n = plots.draw(options.plots, options.nab, kind, options.seed, figures)
+            print(f"{n} charts in {options.plots}\n")
     except ProcessorError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 1
@@ -49,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog=f"python -m bench {NAME}", description=__doc__)
     result.add_argument("--nab", type=Path, metavar="DIR", help="NAB's folder, or a part of it")
     result.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    result.add_argument("--plots", type=Path, metavar="DIR", help="draw charts into it")
     result.add_argument("--seed", type=int, default=1, help="of the made series (default 1)")
     result.add_argument("--full", action="store_true", help="five times the made series")
     result.add_argument(
@@ -65,9 +71,13 @@ def _parts(options: argparse.Namespace, pool: Executor) -> dict[str, Callable[[]
     chosen = [kind for kind in kinds.measured() if not options.kind or kind.name in options.kind]
     quick = [k for k in chosen if options.full or options.kind or k.kind not in kinds.SLOW]
     size = on_families.Size(n_clean=100, n_injected=40) if options.full else on_families.Size()
+    n_each, n_absent = (50, 500) if options.full else (10, 100)
     every: dict[str, Callable[[], Part]] = {
         "nab": partial(on_nab.run, options.nab, chosen, pool),
         "families": partial(on_families.run, quick, options.seed, size, pool),
+        "life": partial(life.run, quick, options.seed, n_each, pool),
+        "absence": partial(absent.run, options.seed, n_absent),
+        "cost": partial(cost.run, quick, options.seed),
     }
     return {name: part for name, part in every.items() if not options.only or name in options.only}
 

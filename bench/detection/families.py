@@ -48,7 +48,7 @@ class Panel(NamedTuple):
 def clean(seed: int, n_days: int, n_each: int) -> Panel:
     """`n_each` series of every family."""
     n = n_days * DAY
-    parts = [_draw(name, seed, n, n_each) for name in FAMILIES]
+    parts = [draw(name, seed, n, n_each) for name in FAMILIES]
     labels = tuple(name for name in FAMILIES for _ in range(n_each))
     return Panel(times(n), STEP_MS, np.concatenate(parts, axis=1), labels)
 
@@ -68,7 +68,7 @@ def injected(seed: int, n_each: int, learn_days: int = 15, rest_days: int = 8) -
             if kind in family.unfit:
                 continue
             rng = _rng(seed, name, kind)
-            values = _draw(name, seed + 1_000, n, n_each, kind)
+            values = draw(name, seed + 1_000, n, n_each, kind)
             for i in range(n_each):
                 at = learn_days * DAY + int(rng.integers(DAY))
                 length = anomaly.put(rng, values[:, i], at, family)
@@ -100,7 +100,8 @@ def _rng(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *"/".join(names).encode()])
 
 
-def _draw(name: str, seed: int, n: int, n_each: int, salt: str = "") -> Floats:
+def draw(name: str, seed: int, n: int, n_each: int, salt: str = "") -> Floats:
+    """Series of a family, float64[n, n_each]; `salt` makes others of the same seed."""
     rng = _rng(seed, name, salt)
     values = FAMILIES[name].make(rng, n, n_each)
     if FAMILIES[name].is_count:
