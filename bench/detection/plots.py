@@ -16,7 +16,7 @@ from bench.detection.nab_score import PROFILES, curve
 from processor import charts
 
 SHOWN_DAYS = 4  # around an anomaly
-CURVE_FROM, CURVE_TO = 1.0, 3.5  # thresholds of novelty that anyone would take
+CURVE_SPAN = 1.8, 3.0  # thresholds of novelty that anyone would take
 
 
 def draw(
@@ -39,14 +39,12 @@ def _nab(folder: Path, nab_folder: Path, kind: Kind) -> int:
         series = _series(f"{file.name}, {kind.name}", file.times_ms, file.values, found, 0)
         _save(folder / "nab", file.name, series, file.times_ms[found.opened[:, 0]], labels)
     marks = [found.marks[:, 0] for found in on_nab.judge(files, kinds.wide_open(kind))]
+    thresholds = np.linspace(*CURVE_SPAN, 51).tolist()
     curves = []
     for name, profile in PROFILES.items():
-        found_curve = curve(files, marks, profile)
-        at = np.flatnonzero(
-            (found_curve.thresholds >= CURVE_FROM) & (found_curve.thresholds <= CURVE_TO)
-        )
-        x, y = found_curve.thresholds[at].tolist(), found_curve.scores[at].tolist()
-        curves.append(charts.Curve(name, x, y))
+        outcomes = curve(files, marks, profile)
+        scores = [outcomes.at(threshold).score for threshold in thresholds]
+        curves.append(charts.Curve(name, thresholds, scores))
     chart = charts.curve_chart(f"NAB, {kind.name}", curves, "threshold", "score")
     charts.save(chart, folder / "nab-score-by-threshold.png")
     return len(files) + 1
