@@ -119,6 +119,11 @@ class Starts:
         assert not self._of.rows, "begin() after keys were counted"
         self._set(beginnings)
 
+    def begin_again(self, newest_ms: int, origin: str) -> None:
+        """All keys, known or not, begin on this shard after records with times up to then."""
+        self._set(anew(self._shard, newest_ms, origin))
+        self._of.arrays["nth"][:] = 0  # the only one that there is
+
     def know(self, rows: Rows, places: bytes, homeless: Bools) -> None:
         """Keys that got rows, intp[n]: where they are at home, 16 bytes each, unless they are
         `homeless`, bool[n]."""

@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from processor.core.columns import Columns
 from processor.model import Bools, Column, Ints, Rows, RuleSpec
@@ -23,6 +24,7 @@ from processor.model import Bools, Column, Ints, Rows, RuleSpec
 _SWEEPS = 8
 _PARTS = 64
 _NEVER_MS = -(2**62)
+_UNHEARD_MS = 2**61  # of keys learnt from history, until silence is first judged in the stream
 
 _LAST = Column("last_ms", "<i8", _NEVER_MS)  # the newest time of the key's records
 _NTH = Column("nth", "<i8")  # the number of its last record among the rule's
@@ -92,6 +94,7 @@ class Lifetimes:
             return np.zeros(0, dtype=np.intp)
         self._swept_ms = floor_ms
         last_ms = self._columns.arrays["last_ms"][: len(live)]
+        last_ms[last_ms == _UNHEARD_MS] = floor_ms
         return np.flatnonzero(live & (last_ms <= floor_ms - self._after_ms))
 
     def oldest(self, live: Bools) -> Rows:
@@ -114,6 +117,12 @@ class Lifetimes:
         """Partly live memory: encode it before anything changes."""
         columns = self._columns.snapshot(n)
         return Saved(columns, self.counted, self.evictions, self._swept_ms)
+
+    def learnt(self, n: int) -> Saved:
+        """A snapshot from which they go on elsewhere in time: their silence begins there."""
+        if self._after_ms is not None:
+            self._columns.arrays["last_ms"][:n] = _UNHEARD_MS
+        return replace(self.snapshot(n), swept_ms=_NEVER_MS)
 
     def restore(self, saved: Saved, n: int) -> None:
         """The inverse; raises ValueError where it is not of n keys of this rule."""

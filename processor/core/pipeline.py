@@ -20,7 +20,16 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
-from processor.core import floors, intake, judging, letters, sections, splitting, versions
+from processor.core import (
+    beginnings,
+    floors,
+    intake,
+    judging,
+    letters,
+    sections,
+    splitting,
+    versions,
+)
 from processor.core.admission import Tally
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
@@ -28,7 +37,7 @@ from processor.core.homes import HashRange, range_of, shard_of
 from processor.core.judging import NO_WATERMARK
 from processor.core.plan import Plan
 from processor.core.records import Records
-from processor.core.rules import Firing, Heritage, Rule, RulePlan, Saved
+from processor.core.rules import Firing, Heritage, Learnt, Rule, RulePlan, Saved
 from processor.core.shipping import Saved as Shipped
 from processor.core.shipping import Shipper
 from processor.core.stored import stream
@@ -86,6 +95,7 @@ class Snapshot(Struct, frozen=True):
     seen: tuple[bytes, bytes]
     rules: dict[str, Saved]  # by rule version; see `sections`
     shipped: dict[str, Shipped] = {}  # of the global rules, likewise
+    begins_amid: bool = False  # at the first record to come, others came before it
 
 
 class Moved(NamedTuple):
@@ -137,6 +147,7 @@ class ShardPipeline:
         self._arrived_ms = NO_WATERMARK  # the newest arrival
         self._floors: tuple[Floor, ...] = ()
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
+        self._begins_amid = False
         self._letters_from = letters.Source(pipeline.source.stream, shard.id)
         self._rules = [_rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
 
@@ -219,6 +230,8 @@ class ShardPipeline:
         arrived_ms = int(batch.arrivals_ms.max(initial=self._arrived_ms))
         ids = intake.id_hashes(batch, event)
         wanted = [judging.wanted(rule.plan, batch) for rule in self._rules]
+        if self._begins_amid:
+            self._resume(times[batch.valid])
         before, after = judging.watermarks(batch, times, event, self._watermark_ms)
         judged = floors.raised(self._floors, before, batch.partition_keys)
         timed = judging.Timed(batch, times, ids, before, judged)
@@ -228,6 +241,18 @@ class ShardPipeline:
         yield from self._advance(records, moved, batch, counts)
         self._newest_ms, self._arrived_ms = newest_ms, arrived_ms
         self.position = Position("after", last)
+
+    def begin_amid(self) -> None:
+        """The first record to come is not the first that there was: windows that hold it, and
+        earlier ones, are partial."""
+        self._begins_amid = True
+
+    def _resume(self, times: Ints) -> None:
+        """At that first record."""
+        if len(times):
+            self._begins_amid = False
+            for rule in self._rules:
+                rule.resume(int(times[0]), f"{self.shard.id} amid {times[0]}")
 
     def _events_of(self, page: Page, counts: Counts) -> tuple[Page, Mapping[int, Fault]]:
         """The page's records taken apart, without those events that were done before we came."""
@@ -282,6 +307,38 @@ class ShardPipeline:
         """The state; the same state gives the same bytes."""
         return stream.joined(self.parts())
 
+    def learnt(self) -> Iterator[stream.Part]:
+        """The state to begin the shard's stream with, after this history: what detectors learnt,
+        and nothing of windows, alarms, ids and time. As `parts`; it is fed no further."""
+        rules = ((r.plan.version, r.learnt()) for r in self._rules if isinstance(r, Rule))
+        saved = Snapshot(
+            SNAPSHOT_VERSION,
+            self.shard.id,
+            range_of(self.shard),
+            NO_WATERMARK,
+            NO_WATERMARK,
+            NO_WATERMARK,
+            self.plan.reading,
+            (),
+            Totals(),
+            (b"", b""),
+            {version: one for version, one in rules if one is not None},
+            begins_amid=True,
+        )
+        yield from stream.parts(saved)
+
+    def shut_alarms(self) -> None:
+        """None that is open was told: none is to be told of as over."""
+        for rule in self._rules:
+            if isinstance(rule, Rule):
+                rule.shut_alarms()
+
+    @property
+    def learnt_of(self) -> Mapping[str, Learnt]:
+        """What the detectors know, by rule that has some."""
+        each = {r.plan.spec.name: r for r in self._rules if isinstance(r, Rule)}
+        return {name: rule.learnt_of() for name, rule in each.items() if rule.plan.spec.detect}
+
     def parts(self) -> Iterator[stream.Part]:
         """The same in parts, some of them views of live memory: take them before feeding on."""
         saved = Snapshot(
@@ -297,6 +354,7 @@ class ShardPipeline:
             self._seen.snapshot(self._watermark_ms),
             {r.plan.version: r.snapshot() for r in self._rules if isinstance(r, Rule)},
             {rule.plan.version: rule.snapshot() for rule in self._global_rules},
+            self._begins_amid,
         )
         yield from stream.parts(saved)
 
@@ -314,6 +372,7 @@ class ShardPipeline:
         self._watermark_ms = saved.watermark_ms
         self._newest_ms, self._arrived_ms = self._newest_of(saved), saved.arrived_ms
         self._floors = saved.floors
+        self._begins_amid = saved.begins_amid
         try:
             if saved.reading == self.plan.reading:
                 self._seen.restore(saved.seen)
@@ -353,6 +412,7 @@ class ShardPipeline:
         own = ((Floor(saved.range, saved.watermark_ms), saved.floors) for saved in parents)
         inherited = floors.inherited(own, range_of(self.shard))
         self._floors = floors.standing(inherited, self._watermark_ms)
+        self._begins_amid = all(saved.begins_amid for saved in parents)
         try:
             for saved in parents:
                 if saved.reading == self.plan.reading:
@@ -369,7 +429,13 @@ class ShardPipeline:
         parent = shard_of(saved.shard_id, saved.range)
         if plan.is_global:
             return sections.beginning(plan, saved.shipped, parent, newest_ms, here)
-        return sections.heritage(plan, saved.rules, parent, newest_ms, here)
+        heritage = sections.heritage(plan, saved.rules, parent, newest_ms, here)
+        if (
+            saved.begins_amid and not self._begins_amid
+        ):  # it begins with its siblings' newest record
+            begun = beginnings.anew(parent, self._newest_ms, here)
+            heritage = msgspec.structs.replace(heritage, beginnings=begun)
+        return heritage
 
     def _newest_of(self, saved: Snapshot) -> int:
         """The newest time so far. Where times were read otherwise, nobody knows but that a record

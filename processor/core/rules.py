@@ -6,7 +6,7 @@ window from its first on, also when nothing came: a wave a window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -105,6 +105,26 @@ class Saved(Struct, frozen=True):
     lifetimes: lifetimes.Saved
     waves: tuple[Annotated[int, Meta(ge=-_NEVER_MS, lt=_NEVER_MS)] | None, int]
     scorer: dict[str, bytes]
+
+
+class Learnt(NamedTuple):
+    """How much a rule's detectors know: keys, and from the first window judged to the last."""
+
+    keys: int
+    judged_ms: int
+
+    def with_(self, other: Learnt) -> Learnt:
+        """Both together: of two shards, or two buckets."""
+        return Learnt(self.keys + other.keys, max(self.judged_ms, other.judged_ms))
+
+
+def together(each: Iterable[Mapping[str, Learnt]]) -> dict[str, Learnt]:
+    """By rule, of several shards."""
+    found: dict[str, Learnt] = {}
+    for one in each:
+        for name, own in one.items():
+            found[name] = found[name].with_(own) if name in found else own
+    return found
 
 
 class Heritage(Struct, frozen=True):
@@ -297,6 +317,38 @@ class Rule:
             self._waves.last,
             self._scorer.snapshot(n),
         )
+
+    def learnt(self) -> Saved | None:
+        """What to go on from elsewhere in time: what detectors learnt of its keys, without windows,
+        alarms and time. None where there are no detectors. The rule itself goes no further."""
+        if not self.plan.spec.detect:
+            return None
+        self._scorer.shut(np.arange(self.keys.rows), is_gap=True)
+        nothing = windows.open_for(self.plan.spec, self.plan.grid, self.plan.when)
+        return replace(
+            self.snapshot(),
+            beginnings=(),
+            windows=nothing.snapshot(),
+            lifetimes=self._lifetimes.learnt(self.keys.rows),
+            waves=(None, 0),
+        )
+
+    def shut_alarms(self) -> None:
+        """None that is open was told: none is to be told of as over."""
+        self._scorer.shut(np.arange(self.keys.rows), is_gap=False)
+
+    def learnt_of(self) -> Learnt:
+        """What there is to know of what was learnt."""
+        last_ms, _ = self._waves.last
+        firsts = self._by_key.arrays["first_end_ms"][: self.keys.rows][self.keys.live]
+        first_ms = int(firsts.min(initial=_NEVER_MS))
+        judged_ms = 0 if last_ms is None else max(0, last_ms - first_ms)
+        return Learnt(len(self.keys), judged_ms)
+
+    def resume(self, first_ms: int, origin: str) -> None:
+        """The first record of the stream, at that time, came after what was learnt from history:
+        windows that hold it, and earlier ones, are partial."""
+        self._starts.begin_again(first_ms, origin)
 
     def begin(self, newest_ms: int | None, origin: str) -> None:
         """Start anew on a shard whose records up to now had times up to `newest_ms`."""

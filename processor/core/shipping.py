@@ -206,6 +206,11 @@ class Shipper:
             self._is_quiet,
         )
 
+    def resume(self, first_ms: int, origin: str) -> None:
+        """The first record came, at that time, of a stream that begins in the midst of things."""
+        self._number, self._told_ms, self._is_quiet = 0, NO_WATERMARK, False
+        self.begin(first_ms, origin)
+
     def begin(self, newest_ms: int | None, origin: str) -> None:
         """Start anew on a shard whose records up to now had times up to `newest_ms`.
 

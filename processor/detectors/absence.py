@@ -57,6 +57,7 @@ class AbsenceParams(Params, frozen=True, kw_only=True):
     """`warm_up`: windows; and a day in any case. `recover_after`: the first record ends silence."""
 
     tunable: ClassVar[frozenset[str]] = Params.tunable | {"threshold", "warm_up"}
+    passing: ClassVar[frozenset[str]] = frozenset({"pending", "run", "score"})
 
     threshold: Annotated[float, Meta(gt=0, le=1_000)] = 3.99  # 2 windows at p = 0.99, with a margin
     warm_up: Annotated[int, Meta(ge=1, le=int(ALL_WINDOWS_MAX))] = 24

@@ -82,6 +82,8 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     to speak up, and how. Any other shapes what is learnt, and its change starts the rule anew.
     Columns that are `volatile` tell of windows judged by the options themselves, such as how many
     in a row were beyond a bound: they start anew whenever the rule goes on under other options.
+    Columns that are `passing` tell of the windows just before, such as how many in a row were
+    empty: they start anew where what was learnt from history goes on in the stream, after a gap.
     """
 
     tunable: ClassVar[frozenset[str]] = frozenset(
@@ -93,6 +95,7 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     )
     volatile: ClassVar[frozenset[str]] = frozenset()
     refused: ClassVar[Mapping[str, str]] = {}  # option → what to do instead
+    passing: ClassVar[frozenset[str]] = frozenset()
 
     # What is scored and learnt.
     min_count: Annotated[int, Meta(ge=0)] = 0  # with fewer records neither scored nor learnt

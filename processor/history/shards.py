@@ -28,6 +28,11 @@ class LoneShard:
         return f"<LoneShard {self._machine!r} {self._idle!r}>"
 
     @property
+    def machine(self) -> ShardPipeline | MergePipeline:
+        """What it runs."""
+        return self._machine
+
+    @property
     def watermark_ms(self) -> int | None:
         return self._machine.watermark_ms
 
@@ -44,8 +49,8 @@ class LoneShard:
         to_ms = self._idle.candidate_ms(furthest_ms)
         if to_ms is not None and self._machine.is_due(to_ms):
             yield from self.advance(to_ms)
-        elif self._idle.is_certain and self._machine.is_quiet_due:
-            yield from self._machine.steps(Mark(self._position, "quiet", furthest_ms or 0))
+        elif self._idle.is_certain:
+            yield from self.quieten()
         self._stall.on_answer(self._machine.behind, 0, date_ms)
         behind = self._stall.candidate()
         if behind is not None:
@@ -55,6 +60,12 @@ class LoneShard:
     def advance(self, to_ms: int) -> Iterator[Step]:
         """Move the watermark there by a mark."""
         return self._machine.steps(Mark(self._position, "idle", to_ms))
+
+    def quieten(self) -> Iterator[Step]:
+        """Tell the merge stage that it need not wait for this shard, if nothing of it is open."""
+        if self._machine.is_quiet_due:
+            to_ms = self._machine.furthest_ms or 0
+            yield from self._machine.steps(Mark(self._position, "quiet", to_ms))
 
     @property
     def _position(self) -> Position:

@@ -6,7 +6,7 @@ that has all buckets, by which each of a shard's steps goes before the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from processor.core.merge.partials import enveloped
 from processor.core.merge.pipeline import MergePipeline
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan
+from processor.core.rules import Learnt, together
 from processor.history.lines import Recorded
 from processor.history.shards import LoneShard
 from processor.model import Page, Partial, Shard, Step
@@ -81,6 +82,17 @@ class Stages:
     def advance(self, nth: int, to_ms: int, date_ms: int) -> Iterator[Told]:
         """A mark moves the watermark of one shard there."""
         return self._met(self.shards[nth].advance(to_ms), date_ms)
+
+    def quieten(self, nth: int, date_ms: int) -> Iterator[Told]:
+        """Global rules need not wait for one shard until its next record."""
+        return self._met(self.shards[nth].quieten(), date_ms)
+
+    @property
+    def learnt(self) -> Mapping[str, Learnt]:
+        """How much the detectors of both stages know, by rule that has some."""
+        each = [shard.machine for shard in self.shards]
+        merged = [] if self.merge is None else [self.merge.machine]
+        return together(machine.learnt_of for machine in (*each, *merged))
 
     # ---- what is told
 

@@ -69,7 +69,7 @@ class LeaseAdmin:
         self._table, self._stream = ports.table, ports.stream
         self.clock, self.say = ports.clock, ports.say
         self._timing = timing or Timing()
-        self._app = follower.app
+        self.app = follower.app
         self._shards = Shards(ports.table, ports.stream, follower)
 
     # ---- reading
@@ -83,7 +83,7 @@ class LeaseAdmin:
         stream = StreamKey.of(info)
         standing = await self.repeated(lambda: self._table.read_app(stream))
         if standing is not None:
-            require_app(standing, self._app)
+            require_app(standing, self.app)
         rows = await self.repeated(lambda: self._table.read_shards(stream))
         workers = await self.repeated(lambda: self._table.read_workers(stream))
         return Leases(
@@ -108,6 +108,16 @@ class LeaseAdmin:
         await self.repeated(self._shards.open)
         await self.repeated(lambda: self._shards.discover(self.clock.monotonic()))
         return await self.read()
+
+    async def describe(self) -> StreamInfo:
+        """Which stream it is, by now."""
+        return await self.repeated(self._stream.describe)
+
+    async def register(self, pipeline: str) -> int:
+        """A pipeline's number among those that the application ran, as a worker registers it; once
+        the stream was discovered."""
+        await self.repeated(lambda: self._shards.register(pipeline, is_rollback=False))
+        return self._shards.generation
 
     async def listed(self) -> dict[str, Shard]:
         """The stream's shards."""
@@ -231,14 +241,16 @@ class LeaseAdmin:
 
     # ---- outages
 
-    async def repeated(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def repeated(
+        self, call: Callable[[], Awaitable[T]], timeout_s: float = CALL_TIMEOUT_S
+    ) -> T:
         """Through short outages; Unavailable if it lasts."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
+                async with asyncio.timeout(timeout_s):
                     return await call()
             except (Outage, TimeoutError) as error:
-                what = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
+                what = str(error) or f"no answer within {timeout_s:g} s"
                 if attempt == ATTEMPTS:
                     raise Unavailable("a service", "this", f"try again later ({what})") from error
                 self.say(f"trying again: {what}")

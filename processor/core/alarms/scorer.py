@@ -124,6 +124,12 @@ class Scorer:
         for watch in self._watches:
             watch.forget_volatile(rows)
 
+    def shut(self, rows: Rows, *, is_gap: bool) -> None:
+        """Alarms of these keys were told to nobody: none is open, none counts for a cool-down.
+        `is_gap`: their next window does not follow their last one."""
+        for watch in self._watches:
+            watch.shut(rows, is_gap=is_gap)
+
     def _tables(self) -> dict[str, Columns]:
         """All memory, by the prefix of its names in a snapshot."""
         tables: dict[str, Columns] = {}

@@ -23,7 +23,7 @@ from processor.core.alarms import (
     wanted,
 )
 from processor.core.alarms.account import Place, Subject
-from processor.core.alarms.alarm import COLUMNS, VOLATILE, AlarmState, Pending
+from processor.core.alarms.alarm import COLUMNS, NEVER_MS, VOLATILE, AlarmState, Pending
 from processor.core.alarms.control import Control
 from processor.core.columns import Columns
 from processor.detectors.base import Detector, Params, Verdict, Wave
@@ -176,6 +176,16 @@ class Watch:
             for column in table.specs:
                 if column.name in names:
                     table.arrays[column.name][rows] = column.fill
+
+    def shut(self, rows: Rows, *, is_gap: bool) -> None:
+        """See `Scorer.shut`."""
+        self.alarms.arrays["is_open"][rows] = False
+        self.alarms.arrays["shut_ms"][rows] = NEVER_MS
+        if is_gap:
+            self.forget_volatile(rows)
+            for column in self.state.specs:
+                if column.name in self.params.passing:
+                    self.state.arrays[column.name][rows] = column.fill
 
     # ---- what is told ---------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from processor.core.merge.partials import Head
 from processor.core.merge.world import Taken, World
 from processor.core.pipeline import Totals
 from processor.core.plan import Plan
-from processor.core.rules import RulePlan
+from processor.core.rules import Learnt, RulePlan
 from processor.core.stored import stream
 from processor.core.telling import Output
 from processor.core.turns import EVENT_WORK, Piece, joined, step, turns
@@ -267,6 +267,35 @@ class MergePipeline:
             self._aside,
         )
         yield from stream.parts(saved)
+
+    def learnt(self, shard: Shard) -> Iterator[stream.Part]:
+        """The state for `shard` to begin its stream with, after this history; as
+        `ShardPipeline.learnt`. This one is fed no further."""
+        held = range_of(shard)
+        worlds = {
+            _name(at): self._worlds[at].learnt()
+            for at in sorted(self._worlds)
+            if partials.place(at[1], self._rules[at[0]].buckets) in held
+        }
+        known = {name: saved for name, saved in worlds.items() if saved is not None}
+        saved = Snapshot(SNAPSHOT_VERSION, shard.id, held, Totals(), known, [])
+        yield from stream.parts(saved)
+
+    def shut_alarms(self) -> None:
+        """None that is open was told: none is to be told of as over."""
+        for one in self._worlds.values():
+            one.rule.shut_alarms()
+
+    @property
+    def learnt_of(self) -> Mapping[str, Learnt]:
+        """What the detectors know, by rule that has some."""
+        found: dict[str, Learnt] = {}
+        for one in self._worlds.values():
+            name, before = one.rule.plan.spec.name, found.get(one.rule.plan.spec.name)
+            if one.rule.plan.spec.detect:
+                own = one.rule.learnt_of()
+                found[name] = own if before is None else before.with_(own)
+        return found
 
     def restore(self, state: bytes, position: Position) -> None:
         """Into a fresh pipeline; raises StateUnreadable."""

@@ -156,6 +156,11 @@ class World:
     def snapshot(self) -> Saved:
         return Saved(self.rule.snapshot(), self._members.snapshot(), self._holding.snapshot())
 
+    def learnt(self) -> Saved | None:
+        """What detectors learnt, as `Rule.learnt`; whoever told it is forgotten."""
+        rule = self.rule.learnt()
+        return None if rule is None else Saved(rule, Members().snapshot(), Holding().snapshot())
+
     def restoring(self, saved: Saved) -> Iterator[None]:
         """The inverse of `snapshot`, in turns; to be taken to the end. Raises ValueError."""
         self._members.restore(saved.members)
