@@ -21,6 +21,7 @@ import structlog
 from processor import __version__, assembly, zones
 from processor.assembly import Shop
 from processor.config.checks import has_global_rule
+from processor.core import pipeline as shards
 from processor.core import plan
 from processor.core.merge.pipeline import MergePipeline
 from processor.core.plan import Plan
@@ -31,16 +32,19 @@ from processor.observe.http import Health, HttpServer, StageView, State, Status,
 from processor.observe.metrics import Metrics
 from processor.observe.reporter import About, Reporter
 from processor.observe.ticker import LoopTicker
-from processor.ports import Clock, DeadLetters, LeaseTable, ObjectStore, Sink
+from processor.ports import Clock, DeadLetters, LeaseTable, ObjectStore, Sink, Source
 from processor.runtime.aws import Aws, memory_limit_bytes, open_aws, read_budget_bytes
 from processor.runtime.clock import SystemClock
+from processor.runtime.first_states import FirstStates
 from processor.runtime.lease_admin import AdminPorts, LeaseAdmin
 from processor.runtime.lease_loop import Follower, LeasePorts, LeaseStatus
 from processor.runtime.road import Machine, Road
 from processor.runtime.stages import Stages
+from processor.runtime.state_store import StateStore
 from processor.runtime.waiting import unless
 from processor.runtime.worker import Pulse, Worker
 from processor.sources.budget import ByteBudget
+from processor.sources.kinesis import KinesisSource
 from processor.stores.kcl_table import KclTable
 
 # A worker holds some hundreds of shards at most; each may have one call to a service under way.
@@ -307,6 +311,43 @@ async def open_leases(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIt
             follower = Follower(pipeline.app, buckets=pipeline.merge.buckets)
             merge = LeaseAdmin(AdminPorts(table, stream, process.clock, say), follower)
         yield LeaseTools(admin, partial(KclTable, await aws.client("dynamodb")), merge)
+
+
+# ---- warm starts ------------------------------------------------------------------------------
+
+
+class WarmTools(NamedTuple):
+    """What a warm start works with; `merge` is None where there is no merge stream."""
+
+    pipeline: Pipeline
+    stream: Source
+    source: FirstStates
+    merge: FirstStates | None = None
+
+
+@asynccontextmanager
+async def open_warming(pipeline: Pipeline, say: Callable[[str], None]) -> AsyncIterator[WarmTools]:
+    """The pipeline's streams, leases and states; `say` tells a person what it waits for."""
+    process = Process(pipeline)
+    compiled = plan.compile(pipeline, zones.tables(pipeline))
+    region = assembly.region_of(pipeline)
+    async with open_aws(region, connections_max=CONNECTIONS_MAX) as aws:
+        shop = process.shop(aws)
+        table, objects = await assembly.table(shop), await assembly.objects(shop)
+        states = StateStore(table.items, objects)
+
+        def firsts(stream: KinesisSource, follower: Follower, name: str) -> FirstStates:
+            admin = LeaseAdmin(AdminPorts(table, stream, process.clock, say), follower)
+            return FirstStates(admin, states, name)
+
+        name = shards.generation(compiled)
+        stream = await assembly.source(shop, process.pulse)
+        source = firsts(stream, Follower(pipeline.app, pipeline.source.start), name)
+        merge = None
+        if pipeline.merge is not None and has_global_rule(pipeline):
+            merged = await assembly.merge_source(shop, process.pulse)
+            merge = firsts(merged, Follower(pipeline.app, buckets=pipeline.merge.buckets), name)
+        yield WarmTools(pipeline, stream, source, merge)
 
 
 # ---- starting and stopping ------------------------------------------------------------------

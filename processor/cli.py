@@ -317,6 +317,23 @@ def _no_leases_verb(args: argparse.Namespace) -> int:
     raise AssertionError("a verb of leases is required")
 
 
+def add_warm(verbs: Verbs) -> None:
+    about = "Learn from history into the first checkpoint, before the first worker runs."
+    add_verb(verbs, "warm", about, warm).prepare = _add_warm_arguments
+
+
+def _add_warm_arguments(parser: Parser) -> None:
+    from processor.cli_warm import add_arguments
+
+    add_arguments(parser)
+
+
+def warm(args: argparse.Namespace) -> int:
+    from processor.cli_warm import warm
+
+    return warm(args)
+
+
 def add_health(verbs: Verbs) -> None:
     parser = add_verb(verbs, "health", "Ask the service on this machine whether it lives.", health)
     about = "default: PROCESSOR_HTTP_PORT, else 8080"
@@ -379,6 +396,7 @@ VERBS: tuple[Callable[[Verbs], None], ...] = (
     add_diff,
     add_test,
     add_explain,
+    add_warm,
     add_leases,
     add_health,
     add_version,

@@ -27,6 +27,7 @@ class Learning(Struct):
     """What became of the records so far; counts by rule where they name one."""
 
     records: int = 0  # that were fed
+    bad_lines: int = 0  # no records
     unplaced: int = 0  # no shard takes them
     left_to_stream: int = 0  # the stream still has them
     rejected: int = 0
@@ -40,8 +41,10 @@ class Learning(Struct):
 class Learner:
     """Feeds a recording to the shards of a stream."""
 
-    def __init__(self, compiled: Plan, takers: Sequence[Shard], until_ms: int | None) -> None:
-        """`until_ms`: records that arrived from then on are the stream's own."""
+    def __init__(
+        self, compiled: Plan, takers: Sequence[Shard], until_ms: Sequence[int | None]
+    ) -> None:
+        """`until_ms`: of each taker; records that arrived from then on are its stream's own."""
         self.told = Learning()
         self.stages = Stages(compiled, takers)
         self._until_ms = until_ms
@@ -51,28 +54,35 @@ class Learner:
     def __repr__(self) -> str:
         return f"<Learner of {self.told.records} records, {self.stages!r}>"
 
-    def learn(self, recorded: Iterable[Recorded], on_batch: Callable[[], None]) -> None:
+    def learn(self, recorded: Iterable[Recorded], on_batch: Callable[[Learner], None]) -> None:
         """All of it. `on_batch` is called after each batch, to show how far it is."""
         for n, record in enumerate(recorded, 1):
             self._take(record)
             if n % BATCH == 0:
                 self._end_batch()
-                on_batch()
+                on_batch(self)
         self._end_batch()
         self._end()
 
     def _take(self, record: Recorded) -> None:
-        if self._until_ms is not None and record.arrival_ms >= self._until_ms:
-            self.told.left_to_stream += 1
-            return
-        home = self.stages.home(record.partition_key)
+        home = self._home(record)
         if home is None:
             self.told.unplaced += 1
+            return
+        until_ms = self._until_ms[home]
+        if until_ms is not None and record.arrival_ms >= until_ms:
+            self.told.left_to_stream += 1
             return
         waiting = self._waiting[home]
         waiting.append(record)
         if len(waiting) == PAGE:
             self._feed(home)
+
+    def _home(self, record: Recorded) -> int | None:
+        """None where no taker has it, or where nobody knows."""
+        if not record.partition_key and len(self._waiting) > 1:
+            return None
+        return self.stages.home(record.partition_key)
 
     def _end_batch(self) -> None:
         for nth in range(len(self._waiting)):

@@ -57,9 +57,9 @@ class Reliving:
         rows: Mapping[str, ShardRow],
         merged: Sequence[ShardRow],
         generation: int,
-        on_page: Callable[[], None],
+        on_page: Callable[[Relived], None],
     ) -> None:
-        """`on_page` is called after each page, to show how far it is."""
+        """`on_page` is called with what there is after each page, to show how far it is."""
         self.told = Relived()
         self._plan, self._generation, self._on_page = plan, generation, on_page
         self._rows = {id_: row for id_, row in rows.items() if not row.ended}
@@ -169,7 +169,7 @@ class Reliving:
             first_ms, last_ms = int(page.arrivals_ms.min()), int(page.arrivals_ms.max())
             told.first_ms = first_ms if told.first_ms is None else min(told.first_ms, first_ms)
             told.last_ms = last_ms if told.last_ms is None else max(told.last_ms, last_ms)
-        self._on_page()
+        self._on_page(told)
 
     # ---- what they tell
 
