@@ -25,10 +25,10 @@ from processor.core.merge.partials import enveloped
 from processor.core.merge.pipeline import MergePipeline
 from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan
-from processor.core.progress import Unread
+from processor.core.progress import IDLE_AFTER_MS, Unread
 from processor.core.rules import Learnt, together
 from processor.errors import Refused
-from processor.model import END, Page, Partial, Position, Step
+from processor.model import END, TRIM_HORIZON, Mark, Page, Partial, Position, Step
 from processor.ports import ShardReader, Source
 from processor.runtime.first_states import First
 
@@ -132,7 +132,7 @@ class Reliving:
         start: Position,
         until_ms: int,
     ) -> None:
-        unread = Unread(None)
+        unread, last_ms = Unread(None), None
         while True:
             page = await reader.read()
             for first in range(0, len(page), SLICE):
@@ -140,14 +140,29 @@ class Reliving:
                 await asyncio.sleep(0)
             self._note(page)
             unread.on_taken(page)
+            last_ms = int(page.arrivals_ms[-1]) if len(page) else last_ms
             if page.children is not None:
                 self._end(row, machine, page)
                 return
             if page.millis_behind == 0 or (len(page) and page.arrivals_ms[-1] >= until_ms):
                 break
+        if page.millis_behind == 0:
+            self._pass_time(machine, page.date_ms, last_ms)
         machine.shut_alarms()
         position = machine.position or start
         self._firsts[row.id] = First(row, machine.parts, position, unread.until_ms)
+
+    def _pass_time(self, machine: ShardPipeline, date_ms: int, last_ms: int | None) -> None:
+        """Of a shard without news for long: time has gone on as where a worker waits for some."""
+        out_of_orderness_ms = self._plan.pipeline.event.out_of_orderness_ms
+        to_ms = idle_until_ms(machine.furthest_ms, last_ms, date_ms, out_of_orderness_ms)
+        position = machine.position or TRIM_HORIZON
+        if to_ms is not None and machine.is_due(to_ms):
+            self._count(machine.steps(Mark(position, "idle", to_ms)))
+        is_idle = last_ms is None or date_ms - last_ms >= IDLE_AFTER_MS
+        if is_idle and machine.is_quiet_due:
+            mark = Mark(position, "quiet", machine.furthest_ms or 0)
+            self._count(machine.steps(mark))
 
     def _end(self, row: ShardRow, machine: ShardPipeline, page: Page) -> None:
         assert page.children is not None
@@ -224,6 +239,17 @@ class Reliving:
         open_ = [m for id_, m in self._machines.items() if id_ not in self._ends]
         merged = (machine.learnt_of for _, machine in self._merged)
         return together([*(machine.learnt_of for machine in open_), *merged])
+
+
+def idle_until_ms(
+    watermark_ms: int | None, last_ms: int | None, date_ms: int, out_of_orderness_ms: int
+) -> int | None:
+    """Where idleness has moved a watermark by `date_ms`, since the last record arrived; None where
+    it has not. As `progress.Idle`, which is asked all the while."""
+    if watermark_ms is None or last_ms is None or date_ms - last_ms < IDLE_AFTER_MS:
+        return None
+    behind_ms = out_of_orderness_ms + IDLE_AFTER_MS
+    return min(watermark_ms + date_ms - last_ms, date_ms - behind_ms)
 
 
 def _merge_machine(plan: Plan, row: ShardRow, generation: int) -> MergePipeline:
