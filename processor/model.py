@@ -129,6 +129,19 @@ class DetectSpec(Struct, frozen=True):
     others: tuple[str, ...] = ()  # further aggregates, of a detector that looks at several
 
 
+class MaintenanceSpec(Struct, frozen=True):
+    """When a rule's detectors are off: once, or every day or week.
+
+    Local times of the rule's zone: `from_ms` and `to_ms` in ms since its 1970-01-01T00:00; `every`
+    as `sun 02:00` or `day 02:00`, each `for_ms` long.
+    """
+
+    from_ms: int = 0
+    to_ms: int = 0
+    every: str | None = None
+    for_ms: int = 0
+
+
 Overflow = Literal["other", "evict", "dead_letter"]
 
 
@@ -148,6 +161,7 @@ class RuleSpec(Struct, frozen=True):
     panes: PanesSpec = PanesSpec()
     overflow: Overflow = "other"  # what becomes of a record whose key is one too many
     forget_after_ms: int | None = None  # of silence, in event time: a key is then as if new
+    maintenance: tuple[MaintenanceSpec, ...] = ()
 
 
 class MergeSpec(Struct, frozen=True):

@@ -243,6 +243,8 @@ def _rule_leaves(pipeline: Pipeline, rule: RuleSpec, other: RuleSpec) -> _Leaves
     leaves |= {f"window.{path}": _Leaf(text, True) for path, text in _flat(own["window"])}
     leaves |= {f"panes.{path}": _Leaf(text, True) for path, text in _flat(own.get("panes", {}))}
     leaves |= _figures(rule, own, other)
+    for key in sorted(versions.TUNABLE_RULE & own.keys()):
+        leaves[key] = _Leaf(_text(own[key]), False)
     leaves |= {f"emit.{path}": _Leaf(text, False) for path, text in _flat(own["emit"])}
     return leaves
 

@@ -26,6 +26,7 @@ from processor.model import (
     DeadLetterSpec,
     EventSpec,
     HttpSpec,
+    MaintenanceSpec,
     MergeSpec,
     PanesSpec,
     RuleSpec,
@@ -179,12 +180,14 @@ def _rules() -> list[str]:
         ("panes", "see below", NONE, "When a window is told, besides once at its end."),
         ("aggregates", "see below", "required", shape.RULE_AGGREGATES),
         ("detect", "see below", NONE, shape.RULE_DETECT),
+        ("maintenance", "see below", NONE, "When detectors are off."),
         ("emit", "see below", NONE, "Where results go."),
     ]
     return [
         _section("rules", "Rules by name.", [*_rows(shape.RULE, RuleSpec), *own]),
         *_windows(),
         _section("rules.NAME.emit", "", _rows(shape.EMIT, RuleSpec)),
+        _maintenance(),
         f"## `rules.NAME.where`\n\n{_WHERE}",
     ]
 
@@ -207,6 +210,15 @@ def _windows() -> list[str]:
         _section("rules.NAME.window", _WINDOWS, rows),
         _section("rules.NAME.panes", _PANES, panes),
     ]
+
+
+def _maintenance() -> str:
+    about = (
+        f"A list. {shape.RULE_MAINTENANCE}\n\n"
+        '`[{every: "sun 02:00", for: 3h}, {from: 2026-12-24T00:00, to: 2026-12-27T00:00}]`'
+    )
+    rows = [row for keys in shape.MAINTENANCE.values() for row in _rows(keys, MaintenanceSpec)]
+    return _section("rules.NAME.maintenance", about, rows)
 
 
 def _sinks() -> str:

@@ -12,6 +12,7 @@ from processor import aggregators, derived, detectors
 from processor.config import shape
 from processor.config.aggregates import NO_FIELD
 from processor.config.document import resolve
+from processor.config.maintenance import shown_maintenance
 from processor.config.options import show_options
 from processor.config.section import shown
 from processor.config.windows import shown_panes, shown_window
@@ -51,6 +52,7 @@ def _rule(rule: RuleSpec) -> dict[str, Any]:
         **shown_panes(rule),
         "aggregates": {aggregate.name: _aggregate(aggregate) for aggregate in rule.aggregates},
         "detect": [_detect(detect) for detect in rule.detect],
+        **shown_maintenance(rule),
         "emit": shown(rule, shape.EMIT),
     }
 

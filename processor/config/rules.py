@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from processor.config import shape, windows
+from processor.config import maintenance, shape, windows
 from processor.config.aggregates import read_aggregates, read_where
 from processor.config.detectors import read_detect
 from processor.config.document import plain
@@ -14,7 +14,7 @@ from processor.core.figures import is_number
 from processor.model import AggregateSpec, DetectSpec, RuleSpec
 from processor.wording import describe, is_name
 
-OTHER_KEYS = ("where", "window", "panes", "aggregates", "detect", "emit")
+OTHER_KEYS = ("where", "window", "panes", "aggregates", "detect", "maintenance", "emit")
 
 
 def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
@@ -30,6 +30,8 @@ def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
     aggregates = read_aggregates(tree.get("aggregates"), f"{path}.aggregates", faults)
     detect = read_detects(tree, aggregates, f"{path}.detect", faults)
     where = read_where(tree.get("where"), f"{path}.where", faults)
+    place = f"{path}.maintenance"
+    own["maintenance"] = maintenance.read_maintenance(tree.get("maintenance"), place, faults)
     if "emit" in tree and tree["emit"] is not None:
         own |= read_section(tree["emit"], f"{path}.emit", shape.EMIT, faults)
     if window is None or len(faults) > before:
@@ -38,6 +40,7 @@ def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
         name=name, where=where, window=window, aggregates=aggregates, detect=detect, **own
     )
     windows.check(rule, faults)
+    maintenance.check(rule, faults)
     return rule
 
 

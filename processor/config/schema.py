@@ -90,6 +90,11 @@ def _rule() -> Schema:
         "panes": _panes(),
         "aggregates": {**aggregates, "minProperties": 1},
         "detect": {**detect, "description": shape.RULE_DETECT},
+        "maintenance": {
+            "type": "array",
+            "items": {"anyOf": [_section(keys, "") for keys in shape.MAINTENANCE.values()]},
+            "description": shape.RULE_MAINTENANCE,
+        },
         "emit": _section(shape.EMIT, "Where results go."),
     }
     rule = _section(shape.RULE, "What is counted, how, and who is told.", more)

@@ -194,6 +194,21 @@ RULE = (
     ),
     LATENESS,
 )
+# By the key that says which it is.
+MAINTENANCE: Mapping[str, tuple[Key, ...]] = {
+    "from": (
+        Key("from", values.LOCAL_TIME, "Once, from then on …", "from_ms", True),
+        Key("to", values.LOCAL_TIME, "… up to then, at most 31 days later.", "to_ms", True),
+    ),
+    "every": (
+        Key("every", values.RECURRING, "Every day or week at that time …", "", True),
+        Key("for", values.duration(60_000, 7 * DAY_MS), "… for so long.", "for_ms", True),
+    ),
+}
+RULE_MAINTENANCE = (
+    "When detectors neither score nor learn: windows that overlap a period are left out. An open"
+    " alarm stays open in it, and silence is none. Times are local ones of the window's zone."
+)
 RULE_WHERE = "EventBridge event pattern: which events count; without it all do."
 FIGURE_WHERE = "EventBridge event pattern: which of the rule's events this figure counts."
 RULE_AGGREGATES = "Figures of a window by name: `count`, or {sum: field} and the like."

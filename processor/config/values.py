@@ -186,6 +186,22 @@ def _is_start(value: str) -> bool:
         return False
 
 
+def _read_local(tree: Any) -> int:
+    """Milliseconds since 1970-01-01T00:00 of a clock without a zone."""
+    expected = "a local time without a zone, such as 2026-12-24T18:00"
+    value = _as_text(tree, expected)
+    try:
+        if re.fullmatch(_LOCAL, value):
+            return (datetime.datetime.fromisoformat(value) - _LOCAL_EPOCH) // _MS
+    except ValueError:  # no such day
+        pass
+    raise Wrong(expected, describe(value))
+
+
+def _show_local(ms: int) -> str:
+    return (_LOCAL_EPOCH + ms * _MS).isoformat(timespec="minutes" if ms % 60_000 == 0 else "auto")
+
+
 def _is_queue(value: str) -> bool:
     if "://" not in value:
         return re.fullmatch(_QUEUE, value) is not None and len(value) <= 80
@@ -207,6 +223,8 @@ def _is_objects(value: str) -> bool:
     return re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\s]+)*/?", value) is not None
 
 
+_LOCAL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?"
+_LOCAL_EPOCH, _MS = datetime.datetime(1970, 1, 1), datetime.timedelta(milliseconds=1)
 _QUEUE = r"[A-Za-z0-9_-]+(\.fifo)?"
 _VARIABLE_SCHEMA = {"type": "string", "pattern": VARIABLE}
 
@@ -228,6 +246,13 @@ START = text(
     "trim_horizon, latest or a time with its zone, such as 2026-01-31T12:00:00Z",
     _is_start,
     {"minLength": 1},
+)
+LOCAL_TIME = Type(
+    _read_local, {"type": "string", "pattern": rf"^{_LOCAL}$|{VARIABLE}"}, _show_local
+)
+RECURRING = pattern(
+    'mon to sun or day, and a time, such as "sun 02:00"',
+    r"(mon|tue|wed|thu|fri|sat|sun|day) ([01][0-9]|2[0-3]):[0-5][0-9]",
 )
 REGION = pattern("a region, such as eu-central-1", r"[a-z0-9]+(-[a-z0-9]+)+")
 BUS = pattern(

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from processor.core import beginnings, events, figures, lifetimes, versions, windows
 from processor.core.admission import Tally, admit
 from processor.core.alarms.alarm import Pending
+from processor.core.alarms.maintenance import Calendar
 from processor.core.alarms.scorer import Scorer
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
@@ -146,6 +147,7 @@ class Rule:
         empties = figures.empties(spec.aggregates)
         series = versions.detect_ids(spec.detect, versions.aggregate_ids(spec.aggregates))
         self._scorer = Scorer(spec.detect, empties, series)
+        self._maintenance = Calendar(spec.maintenance, plan.zone)
         self._shard = shard
         self._starts = Starts(shard)
         self._lifetimes = Lifetimes(spec)
@@ -426,13 +428,17 @@ class Rule:
     def _judge(self, start_ms: int, told: Told) -> list[Pending]:
         """Run one window of all known keys past the detectors."""
         panes, n = told.panes, self.keys.rows
+        is_known = self._by_key.arrays["first_end_ms"][:n] <= told.end_ms
+        if self._maintenance.overlaps(start_ms, told.end_ms):
+            self._waves.on_passed(told.end_ms)
+            self._scorer.pass_over(np.flatnonzero(is_known))
+            return []
         self._waves.on_judged(told.end_ms, is_empty=not len(panes))
         counts = np.zeros(n, dtype=np.int64)
         counts[panes.keys] = panes.counts
         detects = self.plan.spec.detect
         watched = {name for each in detects for name in (each.aggregate, *each.others)}
         values = {name: _spread(n, panes.keys, panes.values[name]) for name in watched}
-        is_known = self._by_key.arrays["first_end_ms"][:n] <= told.end_ms
         is_partial = self._starts.partial(np.arange(n), start_ms)
         known = np.flatnonzero(is_known & ~is_partial)
         return self._scorer.judge(

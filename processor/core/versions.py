@@ -38,6 +38,8 @@ VERSION_LENGTH = 12  # 60 bits: enough to tell the versions of one rule apart
 TUNABLE_EVENT = frozenset({"correlation_id", "traceparent", "out_of_orderness_ms"})
 # Of a rule, what says where results go.
 SINKS = frozenset({"emit_windows", "emit_anomalies"})
+# … and what says when detectors are to speak, or to look away: what they learnt stays good.
+TUNABLE_RULE = frozenset({"maintenance"})
 _NAMED_APART = frozenset({"name", "aggregates", "detect"})
 
 
@@ -69,7 +71,7 @@ def state_version(pipeline: Pipeline, rule: RuleSpec) -> str:
             "state": STATE_VERSION,
             **_read(pipeline.source),
             "event": _without(_canonical(pipeline.event), TUNABLE_EVENT),
-            "rule": _without(_canonical(rule), SINKS | _NAMED_APART),
+            "rule": _without(_canonical(rule), SINKS | TUNABLE_RULE | _NAMED_APART),
             "aggregates": sorted(set(memory_ids(rule.aggregates).values())),
             "detect": {name: shaping_options(detect) for name, detect in detects},
         }

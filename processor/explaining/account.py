@@ -29,6 +29,7 @@ class Rule(Struct, frozen=True):
     late: str
     groups: str
     detectors: list[str]
+    maintenance: list[str]
     sends: list[str]
     max_groups: int
     memory: Memory
@@ -82,6 +83,7 @@ def _rule(
         late=windows.what_is_late(rule, event),
         groups=words.keys(rule),
         detectors=words.detects(rule),
+        maintenance=words.maintenance(rule),
         sends=list(words.sent(rule, pipeline.sinks)),
         max_groups=rule.max_groups,
         memory=memory,

@@ -45,6 +45,7 @@ def _lines(rule: Rule) -> Iterator[tuple[str, str]]:
     yield "late", rule.late
     yield "groups", rule.groups
     yield from _each("detectors", rule.detectors)
+    yield from _each("off", rule.maintenance)
     yield from _each("sends", rule.sends or ["nothing"])
     yield "memory", memory(rule)
     yield "events", events(rule)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import starmap
 
 from processor import detectors
+from processor.config.maintenance import in_words
 from processor.config.options import DURATION_SUFFIX
 from processor.config.values import show_duration
 from processor.model import (
@@ -83,6 +84,13 @@ def keys(rule: RuleSpec) -> str:
 
 def detects(rule: RuleSpec) -> list[str]:
     return [_detect(detect) for detect in rule.detect]
+
+
+def maintenance(rule: RuleSpec) -> list[str]:
+    zone = rule.window.zone or "UTC"
+    return [
+        f"detectors neither score nor learn {in_words(spec)} ({zone})" for spec in rule.maintenance
+    ]
 
 
 def _detect(detect: DetectSpec) -> str:

@@ -68,6 +68,11 @@ class Scorer:
             out += watch.judge(rows, wave, values)
         return out
 
+    def pass_over(self, rows: Rows) -> None:
+        """A window of the keys `rows` is neither scored nor learnt, and no silence either."""
+        for watch in self._watches:
+            watch.pass_over(rows)
+
     def ensure(self, n_keys: int) -> None:
         """Have rows for at least so many keys."""
         for table in self._tables().values():

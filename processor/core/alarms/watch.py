@@ -170,6 +170,12 @@ class Watch:
         self.alarms.arrays["shut_ms"][rows] = wave.end_ms
         n_of_m.forget(self.alarms.arrays, rows)
 
+    def pass_over(self, rows: Rows) -> None:
+        """A window that nobody is to look at."""
+        pause = getattr(self.detector, "pause", None)
+        if pause is not None:
+            pause(self.params, self.state.arrays, rows)
+
     def forget_volatile(self, rows: Rows) -> None:
         """The options have changed: what told of the former ones starts anew for these keys."""
         for table, names in ((self.state, self.params.volatile), (self.alarms, VOLATILE)):

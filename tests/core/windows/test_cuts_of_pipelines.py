@@ -21,6 +21,7 @@ from processor.core.plan import Plan
 from processor.model import (
     AggregateSpec,
     DetectSpec,
+    MaintenanceSpec,
     Mark,
     PanesSpec,
     Position,
@@ -45,6 +46,11 @@ SHARED: tuple[dict[str, Any], ...] = (
     {"missing": "skip", "severity": {"warning": 1.2, "critical": 1.6}, "recover_below": 0.9},
 )
 ABSENCE = DetectSpec("absence", "absence", "orders")
+MINUTE = START_MS // 60_000 + 1  # the first whole one
+MAINTENANCE = (
+    MaintenanceSpec(START_MS + 20 * SECOND_MS, START_MS + 40 * SECOND_MS),
+    MaintenanceSpec(every=f"day {MINUTE // 60 % 24:02}:{MINUTE % 60:02}", for_ms=30 * SECOND_MS),
+)
 
 
 def window(rng: random.Random) -> WindowSpec:
@@ -91,6 +97,7 @@ def rule(rng: random.Random, name: str) -> RuleSpec:
         window=spec,
         aggregates=AGGREGATES,
         detect=detect,
+        maintenance=rng.choice(((), MAINTENANCE)),
         lateness_ms=0 if is_plain or is_running else lateness_ms,
         panes=PanesSpec() if is_plain else panes(rng),
         overflow=overflow,
