@@ -79,6 +79,16 @@ class Curve:
     y: Sequence[float]
 
 
+def require() -> None:
+    """Raises UsageError where matplotlib is missing: for work whose charts come at its end."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "charts need matplotlib, which is not installed; run: pip install 'processor[plots]'"
+        ) from None
+
+
 def series_chart(
     series: Series, alarms: Sequence[int] = (), labels: Sequence[tuple[int, int]] = ()
 ) -> Figure:
@@ -280,12 +290,9 @@ def _is_dated(times_ms: Ints) -> bool:
 @contextmanager
 def _style() -> Iterator[None]:
     """Our own look, whatever the user's matplotlibrc says. Raises UsageError without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UsageError(
-            "charts need matplotlib, which is not installed; run: pip install 'processor[plots]'"
-        ) from None
+    require()
+    import matplotlib
+
     settings: Any = {
         "font.family": ["sans-serif"],
         "font.sans-serif": ["DejaVu Sans"],  # matplotlib brings it along

@@ -4,51 +4,38 @@ Order: stand-ins (Kinesis; DynamoDB, EventBridge and SQS), stream, table, bus, q
 worker processes → traffic, while a receiver empties the queues → a flush record a shard → wait
 until all is processed and received → stop the workers → compare with what was sent → report.
 
-Ctrl-C during the traffic ends it early and the check runs on what was sent; at any other time it
-ends the demo in order, as SIGTERM does. Ctrl-C again kills everything at once.
+Ctrl-C during the traffic ends it early and the check runs on what was sent; see `interrupts`.
+With `--data` recorded series take the place of the traffic: see `recorded_demo`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
 
 import orjson
 
-from processor.errors import ProcessorError, UsageError
-from processor.local import check
+from processor.errors import UsageError
+from processor.local import check, recorded_demo
 from processor.local.changes import Wanted
 from processor.local.emulator import interpreter
+from processor.local.interrupts import Interrupted, Interrupts
 from processor.local.phases import Phases
 from processor.local.stage import Stage
 from processor.local.traffic import fortnight_end_ms, plan_traffic
 from processor.local.view import make_view
 from processor.local.workers import Fleet
 
-WORKERS = 2
+WORKERS, SEED = 2, 1
 DURATION_S, DURATION_MIN_S, DURATION_MAX_S = 60.0, 5.0, 600.0  # 1.2 million records held in memory
-
-
-class Interrupted(ProcessorError):
-    """Somebody ended the demo before there was anything to check."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.exit_code = 128 + number
-
-    def __str__(self) -> str:
-        return f"ended by {signal.Signals(self.exit_code - 128).name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +50,7 @@ class Options:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The demo's own arguments; `--output` is global."""
-    parser.add_argument("--seed", type=int, default=1, help="of the traffic (default 1)")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the traffic (default {SEED})")
     parser.add_argument(
         "--duration", type=float, default=DURATION_S, metavar="SECONDS", help="default 60"
     )
@@ -76,10 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deploy", action="store_true", help="replace the workers one by one from 35 s on"
     )
+    recorded_demo.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the demo; the exit code. Raises ProcessorError for what kept it from being run."""
+    if args.data is not None:
+        return recorded_demo.main(_of_data(args))
+    _refuse(args, ("plot", "labels", "level", "sensitivity"), "goes with --data")
     wanted = Wanted(kill=args.kill, reshard=args.reshard, deploy=args.deploy)
     options = Options(args.seed, args.duration, wanted, args.output == "json")
     if not DURATION_MIN_S <= options.duration_s <= DURATION_MAX_S:
@@ -104,6 +95,22 @@ def main(args: argparse.Namespace) -> int:
         return 1
     shutil.rmtree(folder)
     return 0
+
+
+def _of_data(args: argparse.Namespace) -> argparse.Namespace:
+    """The rest is about made-up traffic."""
+    _refuse(args, ("kill", "reshard", "deploy"), "does not go with --data")
+    if args.duration != DURATION_S or args.seed != SEED:
+        raise UsageError(
+            "--seed and --duration do not go with --data: it is replayed at full speed"
+        )
+    return args
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    for name in names:
+        if getattr(args, name):
+            raise UsageError(f"--{name} {why}; see `processor demo --help`")
 
 
 def _print(outcome: check.Outcome, options: Options) -> None:
@@ -142,7 +149,7 @@ class _Demo:
         """Everything in order; on the way out, what was started last is stopped first."""
         options, view = self._options, self._view
         async with AsyncExitStack() as stack:
-            interrupts = stack.enter_context(_Interrupts(self))
+            interrupts = stack.enter_context(Interrupts(self.kill_now))
             stack.enter_context(view)
             view.say(f"planning a fortnight of traffic, seed {options.seed}")
             end_ms = fortnight_end_ms(round(time.time() * 1000))
@@ -165,46 +172,3 @@ class _Demo:
             faults = phases.faults + await self._fleet.stop()
             outcome = check.judge(run)
             return replace(outcome, failures=outcome.failures + faults)
-
-
-class _Interrupts:
-    """What Ctrl-C and SIGTERM do: see the module's head."""
-
-    def __init__(self, demo: _Demo) -> None:
-        self._demo = demo
-        self._soft: Callable[[], None] | None = None  # ends the traffic, while it runs
-        self._number = 0  # of the signal that ended the demo
-        self._seen = 0
-
-    def allow(self, soft: Callable[[], None], is_running: bool) -> None:
-        """While the traffic runs, Ctrl-C ends just that."""
-        self._soft = soft if is_running else None
-
-    def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-        loop.add_signal_handler(signal.SIGINT, self._on_ctrl_c, task)
-        loop.add_signal_handler(signal.SIGTERM, self._end, task, signal.SIGTERM)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_signal_handler(signal.SIGINT)
-        loop.remove_signal_handler(signal.SIGTERM)
-        if kind is asyncio.CancelledError and self._number:
-            raise Interrupted(self._number) from None
-
-    def _on_ctrl_c(self, task: asyncio.Task[Any]) -> None:
-        self._seen += 1
-        if self._seen > 1:
-            self._demo.kill_now()
-            os._exit(128 + signal.SIGINT)
-        if self._soft is not None:
-            self._soft()
-        else:
-            self._end(task, signal.SIGINT)
-
-    def _end(self, task: asyncio.Task[Any], number: signal.Signals) -> None:
-        self._number = number
-        task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,11 +25,27 @@ START_S = 30.0
 CONNECTIONS_MAX = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a pipeline file calls its surroundings."""
+
+    app: str
+    stream: str
+    table: str
+    bus: str
+    merge_stream: str | None
+    events_queue: str = EVENTS_QUEUE
+    letters_queue: str = LETTERS_QUEUE
+
+
+SHOP = Names(APP, STREAM, TABLE, BUS, MERGE_STREAM)
+
+
 class Stage:
     """Everything that is not the service itself; stopping it leaves nothing behind."""
 
-    def __init__(self, folder: Path, *, keeps_journal: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, keeps_journal: bool = False, names: Names = SHOP) -> None:
+        self.folder, self.names = folder, names
         self.journal = folder / "reads.jsonl"  # there only if it is kept
         self._keeps_journal = keeps_journal
         self.queue_urls: dict[str, str] = {}
@@ -79,18 +96,21 @@ class Stage:
         self.kinesis = Calls(session, self._kinesis_url)
         self.aws = Calls(session, self._emulator.url)
         await self._make_table()
-        for queue in (EVENTS_QUEUE, LETTERS_QUEUE):
+        for queue in (self.names.events_queue, self.names.letters_queue):
             answer = await self.aws("sqs", "CreateQueue", {"QueueName": queue})
             self.queue_urls[queue] = answer["QueueUrl"]
         await self._make_bus()
 
     async def _start_kinesis(self) -> None:
-        module = "processor.local.kinesis_server"
+        module, names = "processor.local.kinesis_server", self.names
+        streams = [f"{names.stream}:{SHARDS}"]
+        if names.merge_stream is not None:
+            streams.append(f"{names.merge_stream}:{MERGE_SHARDS}")
         self._kinesis = await processes.start(
             "kinesis",
             [
                 *(sys.executable, "-m", module, "--port", "0"),
-                *("--stream", f"{STREAM}:{SHARDS}", "--stream", f"{MERGE_STREAM}:{MERGE_SHARDS}"),
+                *(part for stream in streams for part in ("--stream", stream)),
                 *(("--journal", str(self.journal)) if self._keeps_journal else ()),
             ],
             environment=processes.plain_environment(),
@@ -102,7 +122,7 @@ class Stage:
 
     async def _make_table(self) -> None:
         request: dict[str, Any] = {
-            "TableName": TABLE,
+            "TableName": self.names.table,
             "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [
                 {"AttributeName": "pk", "AttributeType": "S"},
@@ -117,11 +137,12 @@ class Stage:
 
     async def _make_bus(self) -> None:
         """A bus, and a rule that leads all that the service says to the queue."""
-        await self.aws("events", "CreateEventBus", {"Name": BUS})
-        pattern = orjson.dumps({"source": [f"processor.{APP}"]}).decode()
-        rule = {"Name": "derived", "EventBusName": BUS, "EventPattern": pattern}
+        names = self.names
+        await self.aws("events", "CreateEventBus", {"Name": names.bus})
+        pattern = orjson.dumps({"source": [f"processor.{names.app}"]}).decode()
+        rule = {"Name": "derived", "EventBusName": names.bus, "EventPattern": pattern}
         await self.aws("events", "PutRule", rule)
-        target = {"Id": "queue", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{EVENTS_QUEUE}"}
-        put = {"Rule": "derived", "EventBusName": BUS, "Targets": [target]}
+        target = {"Id": "queue", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{names.events_queue}"}
+        put = {"Rule": "derived", "EventBusName": names.bus, "Targets": [target]}
         answer = await self.aws("events", "PutTargets", put)
         assert answer["FailedEntryCount"] == 0, answer

@@ -58,9 +58,11 @@ class ShardView:
 class Fleet:
     """All workers that were ever started, those that ended included."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, pipeline: Path = PIPELINE
+    ) -> None:
         self.workers: list[Worker] = []
-        self._environment, self._folder = environment, folder
+        self._environment, self._folder, self._pipeline = environment, folder, pipeline
 
     @property
     def living(self) -> list[Worker]:
@@ -76,7 +78,7 @@ class Fleet:
         child = await processes.start(
             name,
             [
-                *(sys.executable, "-m", "processor", "run", "-c", str(PIPELINE)),
+                *(sys.executable, "-m", "processor", "run", "-c", str(self._pipeline)),
                 *("--set", f"http.port={port}", "--log-format", "json"),
             ],
             environment={**self._environment, "AWS_ACCESS_KEY_ID": name},
