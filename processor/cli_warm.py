@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from processor import app
 from processor.app import WarmTools
@@ -250,7 +250,7 @@ def warnings(pipeline: Pipeline, told: Told, learnt: Mapping[str, Learnt], bad: 
 
 def _show(args: argparse.Namespace, summary: Summary) -> None:
     if args.output == "json":
-        write_json(summary)
+        write_json(to_builtins(summary))
     else:
         write_table(summary.rules)
     for warning in summary.warnings:

@@ -119,9 +119,11 @@ class Starts:
         assert not self._of.rows, "begin() after keys were counted"
         self._set(beginnings)
 
-    def begin_again(self, newest_ms: int, origin: str) -> None:
-        """All keys, known or not, begin on this shard after records with times up to then."""
+    def begin_again(self, rows: int, newest_ms: int, origin: str) -> None:
+        """All keys, known (below `rows`) or not, begin on this shard after records with times up to
+        then."""
         self._set(anew(self._shard, newest_ms, origin))
+        self._of.ensure(rows)
         self._of.arrays["nth"][:] = 0  # the only one that there is
 
     def know(self, rows: Rows, places: bytes, homeless: Bools) -> None:

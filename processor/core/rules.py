@@ -350,7 +350,7 @@ class Rule:
     def resume(self, first_ms: int, origin: str) -> None:
         """The first record of the stream, at that time, came after what was learnt from history:
         windows that hold it, and earlier ones, are partial."""
-        self._starts.begin_again(first_ms, origin)
+        self._starts.begin_again(self.keys.rows, first_ms, origin)
 
     def begin(self, newest_ms: int | None, origin: str) -> None:
         """Start anew on a shard whose records up to now had times up to `newest_ms`."""
