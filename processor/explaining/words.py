@@ -126,6 +126,8 @@ def _option(name: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} from {_shown(each)}" for name, each in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

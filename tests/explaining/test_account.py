@@ -324,3 +324,18 @@ def test_text_is_as_wide_as_it_may_be_and_no_wider() -> None:
     lines = list(as_text(told_of(PIPELINE), 72))
     assert 60 < max(map(len, lines)) <= 72
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_maintenance_and_severities_by_score_are_told_in_words() -> None:
+    text = TEXT.replace("above: 50", "above: 50, severity: {critical: 3}").replace(
+        "{tumbling: 10m}", "{tumbling: 10m, zone: Europe/Berlin}"
+    )
+    off = '[{every: "sun 02:00", for: 3h}, {from: 2026-12-24T00:00, to: 2026-12-25T06:30}]'
+    pipeline = config.loads(f"{text}    maintenance: {off}\n", {}).pipeline
+    (rule,) = account(pipeline, [], Assumed(rate=1, shards=1, keys=1)).rules
+    assert rule.maintenance == [
+        "detectors neither score nor learn sun 02:00 for 3h (Europe/Berlin)",
+        "detectors neither score nor learn from 2026-12-24T00:00 to 2026-12-25T06:30"
+        " (Europe/Berlin)",
+    ]
+    assert "severity critical from 3" in rule.detectors[0]
