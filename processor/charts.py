@@ -134,10 +134,10 @@ def curve_chart(
         _title(axes, title)
         for i, curve in enumerate(curves):
             colour, marker, line = CURVES[i % len(CURVES)]
-            name = _plain(curve.name)
+            name = plain(curve.name)
             axes.plot(curve.x, curve.y, line, color=colour, marker=marker, ms=4, lw=1.4, label=name)
-        axes.set_xlabel(_plain(x_label), parse_math=False)
-        axes.set_ylabel(_plain(y_label), parse_math=False)
+        axes.set_xlabel(plain(x_label), parse_math=False)
+        axes.set_ylabel(plain(y_label), parse_math=False)
         if log_x:
             axes.set_xscale("log")
         if log_y:
@@ -227,7 +227,7 @@ def _say_axes(axes: Axes, is_dated: bool) -> None:
 
 
 def _title(axes: Axes, title: str, pad: float = 6.0) -> None:
-    text = textwrap.shorten(_plain(title), TEXT_MAX, placeholder=" …")
+    text = textwrap.shorten(plain(title), TEXT_MAX, placeholder=" …")
     axes.set_title(text, parse_math=False, pad=pad)
 
 
@@ -328,7 +328,8 @@ def _rendered(figure: Figure, kind: str) -> bytes:
     return out.getvalue()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Without what XML can't hold."""
     return _UNFIT.sub("\ufffd", text)
 
 

@@ -317,6 +317,23 @@ def _no_leases_verb(args: argparse.Namespace) -> int:
     raise AssertionError("a verb of leases is required")
 
 
+def add_tune(verbs: Verbs) -> None:
+    about = "What each detector would have raised on a recording, at each sensitivity."
+    add_verb(verbs, "tune", about, tune).prepare = _add_tune_arguments
+
+
+def _add_tune_arguments(parser: Parser) -> None:
+    from processor.cli_tune import add_arguments
+
+    add_arguments(parser)
+
+
+def tune(args: argparse.Namespace) -> int:
+    from processor.cli_tune import tune
+
+    return tune(args)
+
+
 def add_warm(verbs: Verbs) -> None:
     about = "Learn from history into the first checkpoint, before the first worker runs."
     add_verb(verbs, "warm", about, warm).prepare = _add_warm_arguments
@@ -397,6 +414,7 @@ VERBS: tuple[Callable[[Verbs], None], ...] = (
     add_test,
     add_explain,
     add_warm,
+    add_tune,
     add_leases,
     add_health,
     add_version,

@@ -16,10 +16,10 @@ LAYERS = {
     2: ("codecs", "aggregators", "derived", "detectors"),
     3: ("core", "ports"),
     4: ("aws_errors", "sources", "stores", "sinks", "observe", "local", "charts"),
-    5: ("config", "runtime", "explaining", "history", "testing", "zones"),
+    5: ("config", "runtime", "explaining", "history", "testing", "tuning", "zones"),
     6: (
         *("assembly", "app", "cli", "cli_diff", "cli_explain", "cli_leases", "cli_positions"),
-        *("cli_test", "cli_warm"),
+        *("cli_test", "cli_tune", "cli_warm"),
         "__main__",
     ),
 }
