@@ -20,7 +20,8 @@ TEXT_SHOWN = 200  # characters of a key
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:.6rem 0 1rem}th,td{padding:.2rem .8rem .2rem 0;text-align:left}
+table{border-collapse:collapse;margin:.6rem 0 1rem}
+th,td{padding:.2rem .8rem .2rem 0;text-align:left}
 th{border-bottom:1px solid #888}td{border-bottom:1px solid #ddd}.n{text-align:right}
 .own{font-weight:600}svg{max-width:100%;height:auto}figure{margin:1rem 0}code{font-size:90%}
 .hint{background:#eef6fb;border-left:4px solid #0072B2;padding:.4rem .8rem}h2{margin-top:2.2rem}
