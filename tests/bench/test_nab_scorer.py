@@ -14,7 +14,7 @@ import pytest
 
 from bench.detection import nab
 from bench.detection.nab import File
-from bench.detection.nab_score import PROFILES, Profile, curve, sigmoid, worths
+from bench.detection.nab_score import PROFILES, Profile, curve, normalised, sigmoid, worths
 
 STANDARD = PROFILES["standard"]
 
@@ -137,6 +137,21 @@ def test_detecting_nothing_is_0_and_each_window_at_its_first_point_100():
     assert found.at(2.0).score == 0.0
     assert found.at(1.0).score == pytest.approx(100.0)
     assert found.best.threshold == 1.0
+
+
+# Sums that NAB keeps in config/thresholds.json, over its 116 windows, and what its table says.
+@pytest.mark.parametrize(
+    ("sums", "table"),
+    [
+        ((57.66075157860638, 35.1572804170157, 47.66075157860638), (74.9, 65.2, 80.4)),  # ARTime
+        ((46.634450197137596, 30.431072517124093, 26.634450197137568), (70.1, 63.1, 74.3)),  # HTM
+        ((3.98356657241316, -27.003008629582606, -24.07429862443211), (51.7, 38.4, 59.7)),  # RCF
+    ],
+)
+def test_published_sums_normalise_to_published_figures(sums, table):
+    for profile, raw_sum, figure in zip(PROFILES.values(), sums, table, strict=True):
+        (scaled,) = normalised(np.array([raw_sum]), 116, profile)
+        assert scaled == pytest.approx(figure, abs=0.05)
 
 
 def test_the_threshold_is_chosen_over_the_corpus_not_a_file():
