@@ -221,3 +221,20 @@ def test_an_event_carries_on_the_samples_trace_with_a_span_that_repeats():
 def test_what_is_no_trace_is_left_out(sample):
     event = events.window_event(ME, replace(WINDOW, traceparent=sample), sink="bus")
     assert "traceparent" not in detail(event)
+
+
+def test_each_change_of_an_alarm_in_a_window_is_an_event_of_its_own():
+    told = [
+        events.anomaly_event(ME, WINDOW, replace(ALARM, state=state), sink="bus")
+        for state in ("opened", "escalated", "resolved")
+    ]
+    assert len({event.id for event in told}) == 3
+    assert [event.detail_type for event in told] == [
+        *("Anomaly Opened", "Anomaly Escalated", "Anomaly Resolved")
+    ]
+    assert told[1] == events.anomaly_event(
+        ME, WINDOW, replace(ALARM, state="escalated"), sink="bus"
+    )
+    later = replace(WINDOW, start_ms=WINDOW.end_ms, end_ms=WINDOW.end_ms + 60_000)
+    again = events.anomaly_event(ME, later, replace(ALARM, state="escalated"), sink="bus")
+    assert again.id not in {event.id for event in told}

@@ -53,7 +53,7 @@ def test_on_escalation_only_what_comes_again_is_told_once():
 
 
 def test_what_is_more_than_200_windows_ago_counts_as_new():
-    for calm, last in ((98, "."), (200, "o")):
+    for calm, last in ((98, "."), (150, "."), (200, "o")):
         values = [2.0] + [0.0] * calm + [2.0]
         assert told(values, recover_after=1, escalation_only=True)[-1] == last
 
