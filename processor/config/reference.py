@@ -43,6 +43,7 @@ _TOO_LONG = "99999d"  # past every bound on durations, so that the error tells t
 OPTIONS: Mapping[str, str] = {
     "above": "Speaks up at a value above this bound; at the bound itself it is calm.",
     "below": "Speaks up at a value below this bound; at the bound itself it is calm.",
+    "against": "How long ago the window lies that one is compared with.",
     "clamp_max": "A value above counts as this bound, before it is scored and learnt.",
     "clamp_min": "A value below counts as this bound, before it is scored and learnt.",
     "cool_down": "Windows after `resolved` in which no alarm opens, unless the score is above the"

@@ -18,6 +18,7 @@ from processor.model import Bools, Floats, Rows, State
 
 OWN_SHARE = 0.02
 CLIP = 5.0  # scales: what is learnt of values beyond, so that an incident does not become the usual
+SIZE_CLIP = 40.0  # … and of sizes, so that one window of 40 that is not zero keeps a scale alive
 YOUNG = 20  # windows until a scale is worth to judge and to clip by
 
 
@@ -35,7 +36,7 @@ def judge(params: SensitiveParams, state: State, seen: Seen, verdict: Verdict) -
     """Score, fill in the verdict, and learn the tail; the rest is the detector's to learn."""
     away = away_of(seen.values - seen.expected, seen.scale)
     score = _tail.score(state, seen.rows, away)
-    room = _unscaled(_tail.reach(state, seen.rows, params.limit), seen.scale)
+    room = unscaled(_tail.reach(state, seen.rows, params.limit), seen.scale)
     fill(verdict, seen.at, score, score >= params.limit)
     verdict.expected[seen.at] = seen.expected
     verdict.lower[seen.at] = seen.expected - room
@@ -58,7 +59,7 @@ def away_of(difference: Floats, scale: Floats) -> Floats:
     return away
 
 
-def _unscaled(away: Floats, scale: Floats) -> Floats:
+def unscaled(away: Floats, scale: Floats) -> Floats:
     """The inverse of `away_of`; NaN where no deviation is as large as that."""
     is_near = away < 1 / OWN_SHARE
     room: Floats = np.where(
@@ -72,6 +73,28 @@ def clipped(difference: Floats, scale: Floats, windows: npt.NDArray[Any]) -> Flo
     most = CLIP * np.where(scale > 0, scale, OWN_SHARE * np.abs(difference))
     learnt: Floats = np.where(windows < YOUNG, difference, np.clip(difference, -most, most))
     return learnt
+
+
+def size_clipped(
+    difference: Floats, scale: Floats, windows: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """Of a difference's size, what a mean of sizes is to learn: more than a mean of values does,
+    for of a series that is mostly zero all that makes up the mean lies far beyond it."""
+    size = np.abs(difference)
+    most = np.where(scale > 0, SIZE_CLIP * scale, OWN_SHARE * size)
+    learnt: Floats = np.where(windows < YOUNG, size, np.minimum(size, most))
+    return learnt
+
+
+def learn_moments(state: State, rows: Rows, values: Floats, windows_max: int) -> None:
+    """Exponentially weighted `mean` and `variance`, plain while there are few windows `seen`."""
+    mean, variance, windows = (state[name][rows] for name in ("mean", "variance", "seen"))
+    # The first value differs from a mean of 0 by itself, at a gain of 1.
+    gain = 1.0 / np.minimum(windows + 1.0, windows_max)
+    moved = clipped(values - mean, np.sqrt(variance), windows)
+    state["mean"][rows] = mean + gain * moved
+    state["variance"][rows] = (1.0 - gain) * (variance + gain * moved * moved)
+    state["seen"][rows] = np.minimum(windows, windows_max - 1) + np.uint16(1)
 
 
 def sentence(aggregate: str, verdict: Verdict, i: int, wave: Wave, usual: str) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from processor.detectors import _band
-from processor.detectors.base import HOUR_MS, HOURS, Wave, hour_of_day
+from processor.detectors.base import HOUR_MS, HOURS, Wave, hour_of_day, hours
 from processor.model import Column, Floats, Rows, State
 
 HOURS_A_WEEK = 7 * HOURS
@@ -25,6 +25,7 @@ DAY_MAX, WEEK_MAX = 50, 10  # windows of its bin that a profile reaches back
 BETTER = 1.05  # by how much a season must beat what is simpler
 TO_DEVIATION = 1.25  # sqrt(pi / 2): of a normal series, the deviation by the mean absolute error
 SPREAD_GAIN = 0.02
+WEEKDAYS = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")  # 1970 began on a Thursday
 FORECASTS = ("mean", "day", "week")
 
 COLUMNS = (
@@ -102,3 +103,8 @@ def _learn_bin(state: State, name: str, rows: Rows, at: int, values: Floats, mos
 def hour_of_week(wave: Wave) -> int:
     """0 to 167; 0 is Thursday, 0:00, as 1970 began."""
     return wave.local_ms // HOUR_MS % HOURS_A_WEEK
+
+
+def hours_of_week(wave: Wave) -> str:
+    """The window's hour of week in words: `Mon 08:00–09:00`."""
+    return f"{WEEKDAYS[hour_of_week(wave) // HOURS]} {hours(wave)}"

@@ -31,6 +31,7 @@ DIGITS = -math.log10(SHARE)
 BOUND_FIRST = 1.25  # log(1 + 2.5): 2.3 deviations would be right for normal noise
 EXCESS_FIRST = 0.18  # of normal noise it is 0.1
 BOUND_MIN, EXCESS_MIN = 0.1, 0.08  # so that series without noise don't shout at the first of it
+EXCESS_SHARE = 0.06  # of the bound, at least: of small counts, the next larger one is no news
 PRIOR_WINDOWS, WINDOWS_MAX = 50, 2_000
 PRIOR_BEYOND, BEYOND_MAX = 5, 40
 CLIP = 6.0  # excesses beyond so many times the mean are learnt as that: an outage is not the usual
@@ -69,9 +70,10 @@ def learn(state: State, rows: Rows, away: Floats) -> None:
     step = excess / (windows.astype(np.float64) + PRIOR_WINDOWS)
     moved = bound + step * np.where(is_beyond, (1.0 - SHARE) / SHARE, -1.0)
     state["bound"][rows] = np.maximum(moved, BOUND_MIN)
+    least = np.maximum(EXCESS_MIN, EXCESS_SHARE * bound)
     over = np.minimum(y - bound, CLIP * excess)
     learnt = excess + (over - excess) / (beyond.astype(np.float64) + PRIOR_BEYOND + 1)
-    state["excess"][rows] = np.where(is_beyond, np.maximum(learnt, EXCESS_MIN), excess)
+    state["excess"][rows] = np.where(is_beyond, np.maximum(learnt, least), excess)
     state["windows"][rows] = np.minimum(windows, WINDOWS_MAX - 1) + np.uint16(1)
     state["beyond"][rows] = np.minimum(beyond + is_beyond, BEYOND_MAX)
 

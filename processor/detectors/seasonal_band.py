@@ -14,7 +14,6 @@ import numpy as np
 
 from processor.detectors import _band, _rhythm, _tail
 from processor.detectors.base import (
-    HOURS,
     Params,
     SensitiveParams,
     Sensitivity,
@@ -27,7 +26,6 @@ from processor.detectors.base import (
 )
 from processor.model import Column, Rows, State
 
-WEEKDAYS = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")  # 1970 began on a Thursday
 SEASONS = {"auto": None, "none": 0, "day": 1, "week": 2}  # as `_rhythm.FORECASTS`
 
 
@@ -85,4 +83,4 @@ class SeasonalBand:
 
     def bin(self, params: Any, wave: Wave) -> str:
         """Hour and day of the week, whichever of them the series goes by."""
-        return f"{WEEKDAYS[_rhythm.hour_of_week(wave) // HOURS]} {hours(wave)}"
+        return _rhythm.hours_of_week(wave)

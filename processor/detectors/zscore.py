@@ -23,7 +23,7 @@ from processor.detectors.base import (
     judgeable,
     silence,
 )
-from processor.model import Column, Floats, Rows, State
+from processor.model import Column, Rows, State
 
 WINDOWS_MAX = 333  # the mean reaches back so far: a gain of 0.003 (best on NAB of 0.001 to 0.05)
 
@@ -61,7 +61,7 @@ class Zscore:
         _band.judge(
             params, state, _band.Seen(at, rows[at], wave.values[at], mean, deviation), verdict
         )
-        _learn(state, rows[judged], wave.values[judged])
+        _band.learn_moments(state, rows[judged], wave.values[judged], WINDOWS_MAX)
         return verdict
 
     def sentence(
@@ -74,14 +74,3 @@ class Zscore:
 
     def bin(self, params: Any, wave: Wave) -> str:
         return ""
-
-
-def _learn(state: State, rows: Rows, values: Floats) -> None:
-    mean, variance = state["mean"][rows], state["variance"][rows]
-    windows = state["seen"][rows]
-    # The first value differs from a mean of 0 by itself, at a gain of 1.
-    gain = 1.0 / np.minimum(windows + 1.0, WINDOWS_MAX)
-    moved = _band.clipped(values - mean, np.sqrt(variance), windows)
-    state["mean"][rows] = mean + gain * moved
-    state["variance"][rows] = (1.0 - gain) * (variance + gain * moved * moved)
-    state["seen"][rows] = np.minimum(windows, WINDOWS_MAX - 1) + np.uint16(1)
