@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from processor import aggregators, codecs
+from processor import aggregators, codecs, detectors
 from processor.config.section import Faults
 from processor.config.values import show_duration
 from processor.core import patterns
@@ -35,6 +35,11 @@ def check_keys(rule: RuleSpec, faults: Faults) -> None:
     if rule.overflow == "evict" and any(detect.kind == "absence" for detect in rule.detect):
         expected = "other or dead_letter: absence watches groups that are silent, which go first"
         faults.add(f"{path}.overflow", "evict", expected)
+    for detect in rule.detect:
+        most = getattr(detectors.get(detect.kind), "keys_max", rule.max_groups)
+        if rule.max_groups > most:
+            expected = f"at most {most}: each {detect.kind} takes up to 0.6 MB and 0.1 ms a window"
+            faults.add(f"{path}.max_groups", str(rule.max_groups), expected)
     if rule.forget_after_ms is not None and rule.window.kind == "running":
         found = show_duration(rule.forget_after_ms)
         expected = "none: of a running window, its own length says when a group is forgotten"

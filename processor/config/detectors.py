@@ -23,18 +23,35 @@ def read_detect(
     kind = _kind(tree, path, faults)
     if kind is None:
         return None
-    aggregate = plain(tree[kind])
-    if aggregate not in aggregates:
-        near = did_you_mean(str(aggregate), aggregates)
-        expected = f"an aggregate of this rule: {one_of(aggregates)}{near}" if aggregates else ""
-        faults.add(f"{path}.{kind}", describe(aggregate), expected or "an aggregate of this rule")
+    figures = _figures(kind, plain(tree[kind]), f"{path}.{kind}", aggregates, faults)
     name = plain(tree.get("name", kind))
     if not isinstance(name, str) or not is_name(name):
         expected = "a name: letters, digits, _ . - and at most 64 of them"
         faults.add(f"{path}.name", describe(name), expected)
     given = {key: value for key, value in tree.items() if key not in (kind, "name")}
     options = read_options(kind, detectors.get(kind).params, given, path, faults)
-    return DetectSpec(name, kind, aggregate, options) if len(faults) == before else None
+    if len(faults) > before:
+        return None
+    return DetectSpec(name, kind, figures[0], options, tuple(figures[1:]))
+
+
+def _figures(
+    kind: str, tree: Any, path: str, aggregates: Collection[str], faults: Faults
+) -> list[str]:
+    """One aggregate, or of a detector that looks at several, a list of them."""
+    most: int = getattr(detectors.get(kind), "figures_max", 1)
+    figures = tree if isinstance(tree, list) and most > 1 else [tree]
+    if not 1 <= len(figures) <= most:
+        faults.add(path, f"{len(figures)} aggregates", f"from 1 to {most}")
+    for figure in figures:
+        if figure not in aggregates:
+            near = did_you_mean(str(figure), aggregates)
+            known = f": {one_of(aggregates)}{near}" if aggregates else ""
+            faults.add(path, describe(figure), f"an aggregate of this rule{known}")
+        elif figures.count(figure) > 1:
+            faults.add(path, f"{figure} twice", "each aggregate once")
+            break
+    return figures
 
 
 def _kind(tree: dict[str, Any], path: str, faults: Faults) -> str | None:

@@ -71,7 +71,8 @@ def _aggregate(figure: AggregateSpec) -> str | dict[str, Any]:
 
 def _detect(detect: DetectSpec) -> dict[str, Any]:
     params = msgspec.convert(dict(detect.options), detectors.get(detect.kind).params)
-    return {detect.kind: detect.aggregate, "name": detect.name, **show_options(params)}
+    of = [detect.aggregate, *detect.others] if detect.others else detect.aggregate
+    return {detect.kind: of, "name": detect.name, **show_options(params)}
 
 
 def _write(value: Any) -> Any:

@@ -138,11 +138,19 @@ def _derived(kind: str) -> Schema:
 def _detector(kind: str) -> Schema:
     options, required = options_schema(detectors.get(kind).params)
     properties: Schema = {
-        kind: {"type": "string", "description": "The aggregate that it watches."},
+        kind: _watched(getattr(detectors.get(kind), "figures_max", 1)),
         "name": {**values.NAMED.schema, "description": "Its own name, if not its kind."},
         **options,
     }
     return _closed(properties, [kind, *required])
+
+
+def _watched(most: int) -> Schema:
+    one = {"type": "string", "description": "The aggregate that it watches."}
+    if most == 1:
+        return one
+    several = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
+    return {"anyOf": [one, several]}
 
 
 def _pattern() -> Schema:

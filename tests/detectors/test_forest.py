@@ -1,0 +1,99 @@
+"""Several figures at once."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from processor import detectors
+from processor.core.columns import Columns
+from processor.detectors import forest
+from processor.detectors.base import Verdict, Wave
+from tests.detectors.support import MIDNIGHT, TEN_MIN
+
+
+class Pairs:
+    """Two figures of some series."""
+
+    def __init__(self, n: int = 1):
+        self.detector = detectors.get("forest")
+        self.params = msgspec.convert({}, self.detector.params)
+        self.columns = Columns(self.detector.columns(self.params))
+        self.columns.ensure(n)
+        self.rows, self.windows = np.arange(n), 0
+
+    def see(self, first: float, second: float) -> Verdict:
+        start = MIDNIGHT + self.windows * TEN_MIN
+        n = len(self.rows)
+        self.windows += 1
+        self.wave = Wave(
+            start,
+            start + TEN_MIN,
+            start,
+            np.full(n, first),
+            np.ones(n, dtype=np.int64),
+            (np.full(n, second),),
+        )
+        return self.detector.judge(self.params, self.columns.arrays, self.rows, self.wave)
+
+
+def together(n: int, seed: int = 0) -> list[tuple[float, float]]:
+    """Orders, and revenue that goes with them."""
+    rng = np.random.default_rng(seed)
+    orders = rng.normal(100, 20, n)
+    return list(zip(orders.tolist(), (30 * orders + rng.normal(0, 20, n)).tolist(), strict=True))
+
+
+def test_figures_that_go_together_are_quiet():
+    pairs = Pairs()
+    raised = sum(int(pairs.see(*pair).raised[0]) for pair in together(1_000))
+    assert raised <= 1
+
+
+@pytest.mark.parametrize(("pair", "part"), [((100.0, 9_000.0), 1), ((400.0, 3_000.0), 0)])
+def test_it_finds_what_lies_apart_and_says_which_figure_deviates_most(pair, part):
+    pairs = Pairs()
+    for one in together(600):
+        pairs.see(*one)
+    verdict = pairs.see(*pair)
+    assert verdict.raised[0]
+    assert verdict.part[0] == part
+    sentence = pairs.detector.sentence(pairs.params, "orders", verdict, 0, pairs.wave)
+    assert f"figure {part + 1} of the list" in sentence
+
+
+def test_a_forest_grown_again_is_the_same_to_the_bit():
+    kept, lost = Pairs(), Pairs()
+    for i, pair in enumerate(together(400)):
+        said = kept.see(*pair)
+        forest._grown.clear()
+        if i % 50 == 0:
+            saved = {name: bytes(column) for name, column in lost.columns.snapshot(1).items()}
+            lost.columns.restore(saved, 1)
+        assert lost.see(*pair).score.tobytes() == said.score.tobytes()
+        if i % 7:
+            forest._grown.clear()
+
+
+def test_a_window_without_one_of_its_figures_is_not_judged():
+    pairs = Pairs()
+    for pair in together(300):
+        pairs.see(*pair)
+    before = {name: bytes(column) for name, column in pairs.columns.snapshot(1).items()}
+    verdict = pairs.see(100.0, float("nan"))
+    assert np.isnan(verdict.score[0])
+    assert {name: bytes(c) for name, c in pairs.columns.snapshot(1).items()} == before
+
+
+def test_no_more_forests_are_kept_than_said(monkeypatch):
+    monkeypatch.setattr(forest, "FORESTS_MAX", 3)
+    forest._grown.clear()
+    pairs = Pairs(1)
+    for pair in together(200):
+        pairs.see(*pair)
+    for seed in range(1, 6):
+        other = Pairs(1)
+        for pair in together(200, seed):
+            other.see(*pair)
+    assert len(forest._grown) <= 3
