@@ -31,10 +31,10 @@ def test_a_shift_is_found_that_no_window_shows_alone(by):
     assert "has shifted" in said[first].sentence
 
 
-def test_a_drift_is_found():
+def test_a_drift_of_a_deviation_in_ten_windows_is_found():
     series = Series("cusum")
     series.see_all(noise(1_000))
-    assert raised(series.see_all(noise(300, seed=1) + np.linspace(0, 100, 300)))
+    assert raised(series.see_all(noise(100, seed=1) + np.linspace(0, 100, 100)))
 
 
 def test_a_lasting_shift_is_told_once_and_is_then_the_usual():
