@@ -144,6 +144,15 @@ def test_variables_are_expanded_with_or_without_quotes_and_inside_braces() -> No
         assert read(source, {"S": "from-env", "EMPTY": ""}).source.stream == "from-env"
 
 
+def test_a_forest_watches_several_figures() -> None:
+    change = ("{novelty: orders}", "{forest: [orders, revenue]}")
+    own = shop(change, ("    group_by:", "    max_groups: 200\n    group_by:"))
+    pipeline = read(own)
+    detect = pipeline.rules[0].detect[0]
+    assert (detect.aggregate, detect.others) == ("orders", ("revenue",))
+    assert read(config.to_yaml(config.show(pipeline))) == pipeline
+
+
 def test_a_variable_takes_the_type_that_its_place_needs() -> None:
     source = shop(("stream: orders", "stream: ${N}")) + 'http: {port: "${N}"}\n'
     pipeline = read(source, {"N": "8081"})
@@ -292,6 +301,11 @@ WRONG: list[tuple[str, str, str]] = [
     ("{novelty: orders}", "{novelty: orders, warm_up: 0}", "a whole number >= 1"),
     ("{novelty: orders}", "{threshold: orders}", "neither `above` nor `below`"),
     ("{novelty: orders}", "{absence: orders}", "the name absence a second time on orders"),
+    ("{novelty: orders}", "{novelty: [orders, revenue]}", "detect[0].novelty: found a list"),
+    ("{novelty: orders}", "{forest: [orders, revenu]}", "did you mean revenue?"),
+    ("{novelty: orders}", "{forest: [orders, orders]}", "each aggregate once"),
+    ("{novelty: orders}", "{forest: []}", "found 0 aggregates, expected from 1 to 8"),
+    ("{novelty: orders}", "{forest: orders}", f"{RULE}.max_groups: found 100000, expected at most"),
     ("{novelty: orders}", "{novelty: orders, name: a b}", "detect[0].name: found"),
     ("windows: alerts", "windows: alrets", f"f.yaml:12: {RULE}.emit.windows: found no sink alrets"),
     ("windows: alerts", "windows: alrets", "did you mean alerts?"),
