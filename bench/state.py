@@ -1,6 +1,6 @@
 """`state`: what a large state costs to checkpoint and to restore: 100,000 keys, a full detector.
 
-The detector is novelty at its largest (`look_at: day`), its memory filled as after weeks. Links go
+The detector is novelty at its largest (`level: full`), its memory filled as after weeks. Links go
 to a folder, through the same store of states as in the service. Captured are the whole state, then
 what changes in a quarter of a minute without a closed window, then one closed window of all keys.
 Restored is from all links that are then needed, and the restored pipeline's snapshot is compared
@@ -173,7 +173,7 @@ class _Bench:
 
 
 def _plan(keys: int) -> Plan:
-    detect = DetectSpec("novelty", "novelty", "total", {"look_at": "day", "threshold": NEVER})
+    detect = DetectSpec("novelty", "novelty", "total", {"level": "full", "threshold": NEVER})
     rule = RuleSpec(
         "customers",
         {},

@@ -81,7 +81,7 @@ EDITS = [
         "reset",
         "detect[threshold(sum:amount)]: none -> there",
     ),
-    ("{novelty: orders}", "{novelty: orders, look_at: day}", "reset", "look_at: point -> day"),
+    ("{novelty: orders}", "{novelty: orders, level: full}", "reset", "level: standard -> full"),
     ("{novelty: orders}", "{novelty: orders, min_count: 2}", "reset", "min_count: 0 -> 2"),
     ("{novelty: orders}, ", "", "reset", "detect[novelty(count)]: there -> none"),
     ("{novelty: orders}", "{novelty: revenue}", "reset", "detect[novelty(sum:amount)]"),

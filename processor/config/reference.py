@@ -52,8 +52,8 @@ OPTIONS: Mapping[str, str] = {
     "escalation_only": "An alarm opens only where the score passes everything of the last 100 to"
     " 200 windows: what goes on, or comes again, is told once.",
     "for": "Windows in a row that must be beyond the bound.",
-    "look_at": "`point`: single windows; `run`: the last three together as well; `day`: how uneven"
-    " the last day was as well. Each step doubles the memory and adds as much time again.",
+    "level": "`lite`: single windows; `standard`: the last three together as well; `full`: how"
+    " uneven the last day was as well. Each step adds as much memory and time.",
     "min_count": "A window with fewer records is neither scored nor learnt; absence takes only 0.",
     "min_delta": "Least distance from the expected value (from the bound, where there is none), in"
     " the aggregate's own unit.",

@@ -26,30 +26,44 @@ from processor.detectors.base import (
     back_to_normal,
     duration,
     figure,
+    hour_of_day,
     hours,
     judgeable,
     silence,
 )
-from processor.model import Column, Floats, Rows, State
+from processor.model import Column, Floats, Ints, Rows, State
 
+Level = Literal["lite", "standard", "full"]
 Look = Literal["point", "run", "day"]
 
-LOOKS: dict[Look, float] = {"point": 2.30, "run": 2.36, "day": 1.97}  # novelty that scores 2 (NAB)
+LEVELS: dict[Level, tuple[Look, ...]] = {
+    "lite": ("point",),
+    "standard": ("point", "run"),
+    "full": ("point", "run", "day"),
+}
+# Novelty that scores 2. Between the looks as is best for NAB, over halves of its series; all three
+# so that at 2.2 clean series of many kinds raise once in 10,000 windows.
+LOOKS: dict[Look, float] = {"point": 2.17, "run": 2.12, "day": 1.97}
 COLUMNS: dict[Look, tuple[Column, ...]] = {"point": (), "run": _season.RUN, "day": _season.DAY}
-YOUTH_MS = 7 * 86_400_000  # until a series has seen a week, much is new and little is strange
-YOUTH_WEIGHT = 0.4  # of the decimal logarithm of (a week / age), off the score
+DAY_MS = _season.DAY_MS
+# What comes off the score of a young series: so much for each power of ten that its age is below so
+# many days. Until it has seen a week, much is new and little is strange; at first, all is.
+YOUTH = ((0.6, 7 * DAY_MS), (0.5, 2.5 * DAY_MS))  # day one: 0.1 alarms a series instead of 0.3
+# How uneven a day is can be told when the hours of a week are known, and is known after some weeks:
+# 30 in 10,000 windows instead of 100 are false alarms of an autoregressive series in its second.
+DAY_KNOWN_MS = 8 * DAY_MS
+DAY_YOUTH = ((0.4, 28 * DAY_MS),)
 UNBORN = -(2**63)
 
 
 class NoveltyParams(SensitiveParams, frozen=True, kw_only=True):
-    """`look_at` says how far: at single windows (`point`), at the last three as well (`run`), and
-    at how uneven the last day was (`day`). Each step doubles the memory and adds as much time
-    again.
+    """`level` says how much is looked at: single windows (`lite`), the last three as well
+    (`standard`), and how uneven the last day was (`full`). Each step adds as much memory and time.
     """
 
     levels: ClassVar[Mapping[Sensitivity, float]] = {"high": 2.0, "medium": 2.2, "low": 2.4}
 
-    look_at: Look = "point"
+    level: Level = "standard"
 
 
 class Novelty:
@@ -64,7 +78,11 @@ class Novelty:
         return (
             *_season.PROFILE,
             Column("born_ms", "<i8", UNBORN),
-            *(spec for look in _looks(params) for spec in COLUMNS[look] + _memory.columns(look)),
+            *(
+                spec
+                for look in LEVELS[params.level]
+                for spec in COLUMNS[look] + _memory.columns(look)
+            ),
         )
 
     def threshold(self, params: NoveltyParams) -> float:
@@ -78,10 +96,20 @@ class Novelty:
             at = judged[first : first + _memory.CHUNK]
             _on_birth(state, rows[at], wave)
             expected, is_known = _season.on_profile(state, rows[at], wave, wave.values[at])
-            at, expected = at[is_known], expected[is_known]  # an hour's first value is only learnt
+            if not is_known.all():  # a series' first value is only learnt
+                at, expected = at[is_known], expected[is_known]
             chunk = _Chunk(at, rows[at], wave.values[at], expected)
             _judge(params, state, chunk, wave, room, verdict)
         return verdict
+
+    def expect(
+        self, params: NoveltyParams, state: State, rows: Rows, values: Floats, wave: Wave
+    ) -> None:
+        """Keep `values` (float64[n]) in memory as met just now, alone and three in a row."""
+        rest = values - _season.expected(state, rows, hour_of_day(wave))
+        known = np.flatnonzero(np.isfinite(rest))
+        for look in LEVELS[params.level][:2]:
+            _memory.keep(state, look, rows[known], rest[known].astype(np.float32))
 
     def sentence(
         self, params: NoveltyParams, aggregate: str, verdict: Verdict, i: int, wave: Wave
@@ -123,36 +151,41 @@ def _judge(
     """Score and learn one chunk."""
     at, rows, values, expected = chunk
     rest = (values - expected).astype(np.float32)
-    windows = state["point.windows"][rows]
-    looks: dict[Look, Singles] = {"point": rest}
-    if "run" in (wanted := _looks(params)):
-        looks["run"] = _season.on_run(state, rows, rest, windows)
-    if "day" in wanted:
-        looks["day"] = _season.on_day(state, rows, rest, windows, wave)
+    looks = _looked_at(params, state, rows, rest, wave)
     seen = {
-        look: _memory.recall(state, look, rows, seen_at, params.warm_up, room)
-        for look, seen_at in looks.items()
+        look: _memory.recall(state, look, rows, looked_at, params.warm_up, room)
+        for look, looked_at in looks.items()
     }
-    youth = _youth(state, rows, wave)
-    score = _score(seen, youth)
-    threshold = params.limit
-    raised = score >= threshold
-    for look, seen_at in looks.items():
-        _memory.learn(state, look, rows, seen_at, seen[look])
+    age_ms = np.maximum(wave.end_ms - state["born_ms"][rows], 1)
+    youth = _youth(age_ms, YOUTH)
+    strange = _strangeness(seen, age_ms)
+    score = _score(strange, youth)
+    raised = score >= params.limit
+    told = np.flatnonzero(raised)
+    _explain(chunk, told, state, seen, [each[told] for each in strange], wave, verdict)
+    for look, looked_at in looks.items():
+        _memory.learn(state, look, rows, looked_at, seen[look])
 
     point = seen["point"]
-    reach = _memory.reach(point.scale, threshold + youth + LOOKS["point"] - 2.0)
+    reach = _memory.reach(point.scale, params.limit + LOOKS["point"] - 2.0, youth)
     verdict.expected[at] = expected
     verdict.lower[at], verdict.upper[at] = _band(point, rest, reach, expected, values)
     verdict.score[at] = score
     verdict.raised[at] = raised
-    verdict.calm[at] = (score < threshold) & point.is_usual
-    verdict.run[at] = np.where(raised, _windows_meant(seen, wave), 0)
+    verdict.calm[at] = ~raised & _memory.is_usual(point)
 
 
-def _looks(params: NoveltyParams) -> tuple[Look, ...]:
-    looks = tuple(LOOKS)
-    return looks[: looks.index(params.look_at) + 1]
+def _looked_at(
+    params: NoveltyParams, state: State, rows: Rows, rest: Singles, wave: Wave
+) -> dict[Look, Singles]:
+    """What each look sees of the remainders."""
+    windows = state["point.windows"][rows]
+    looks: dict[Look, Singles] = {"point": rest}
+    if "run" in (wanted := LEVELS[params.level]):
+        looks["run"] = _season.on_run(state, rows, rest, windows)
+    if "day" in wanted:
+        looks["day"] = _season.on_day(state, rows, rest, windows, wave)
+    return looks
 
 
 def _on_birth(state: State, rows: Rows, wave: Wave) -> None:
@@ -160,30 +193,68 @@ def _on_birth(state: State, rows: Rows, wave: Wave) -> None:
     state["born_ms"][rows] = np.where(born_ms == UNBORN, wave.start_ms, born_ms)
 
 
-def _youth(state: State, rows: Rows, wave: Wave) -> Floats:
-    """What comes off the score of a series younger than a week."""
-    age_ms = np.maximum(wave.end_ms - state["born_ms"][rows], 1)
-    youth: Floats = YOUTH_WEIGHT * np.log10(np.maximum(YOUTH_MS / age_ms, 1.0))
+def _youth(age_ms: Ints, weights: tuple[tuple[float, float], ...]) -> Floats:
+    """What comes off the score of a young series, float64[n]."""
+    youth = np.zeros(len(age_ms))
+    for weight, grown_ms in weights:
+        young = np.flatnonzero(age_ms < grown_ms)
+        if len(young):
+            youth[young] += weight * np.log10(grown_ms / age_ms[young])
     return youth
 
 
-def _score(seen: Mapping[Look, Recall], youth: Floats) -> Floats:
+def _strangeness(seen: Mapping[Look, Recall], age_ms: Ints) -> list[Floats]:
+    """What each look makes of it: 1 where it is as new as `LOOKS` says. Newness in other units:
+    to take logarithms and powers of each look would take half as long as all the rest."""
+    strange = [recall.newness * 10.0 ** (3.0 - LOOKS[look]) for look, recall in seen.items()]
+    if "day" in seen:
+        youth = _youth(age_ms, DAY_YOUTH)
+        if youth.any():
+            strange[-1] *= np.where(age_ms < DAY_KNOWN_MS, 0.0, 10.0**-youth)
+    return strange
+
+
+def _score(strange: list[Floats], youth: Floats) -> Floats:
     """A soft maximum of the looks; rounded to float32, as peaks are kept.
 
     2 where one look of a grown series is as new as `LOOKS` says and the others are not.
     """
-    excess = [recall.novelty - LOOKS[look] for look, recall in seen.items()]
-    fused = excess[0] if len(excess) == 1 else np.log10(sum(100.0**e for e in excess)) / 2
-    score = np.maximum(fused + 2.0 - youth, 0.0)
+    fused = strange[0]
+    if len(strange) > 1:
+        fused = np.sqrt(sum(each * each for each in strange))
+    score = np.maximum(np.log10(fused) + 2.0 - youth, 0.0)
     return score.astype(np.float32).astype(np.float64)
 
 
-def _windows_meant(seen: Mapping[Look, Recall], wave: Wave) -> Rows:
-    """How many windows the look that says most is about."""
-    lengths = {"point": 1, "run": 3, "day": max(_season.DAY_MS // (wave.end_ms - wave.start_ms), 1)}
-    excess = np.stack([recall.novelty - LOOKS[look] for look, recall in seen.items()])
-    meant: Rows = np.array([lengths[look] for look in seen])[excess.argmax(axis=0)]
-    return meant
+def _explain(
+    chunk: _Chunk,
+    told: Rows,
+    state: State,
+    seen: Mapping[Look, Recall],
+    strange: list[Floats],
+    wave: Wave,
+    verdict: Verdict,
+) -> None:
+    """Of the series `told` of a chunk: which look says most, and what it remembers next to it."""
+    if not len(told):
+        return
+    at, rows, size_ms = chunk.at[told], chunk.rows[told], wave.end_ms - wave.start_ms
+    part = np.stack(strange).argmax(axis=0)
+    verdict.part[at] = part
+    for i, (look, recall) in enumerate(seen.items()):
+        of = np.flatnonzero(part == i)
+        place = recall.place[told[of]]
+        verdict.run[at[of]] = _windows_of(look, size_ms)
+        ages = _memory.ages(state, look, rows[of], place)
+        verdict.nearest_ms[at[of]] = wave.start_ms - ages * size_ms
+        if look != "day":  # of which nothing is remembered in the value's own unit
+            nearest = recall.nearest[told[of]] + chunk.expected[told[of]]
+            verdict.nearest[at[of]] = nearest
+
+
+def _windows_of(look: Look, size_ms: int) -> int:
+    """How many windows a look is about."""
+    return {"point": 1, "run": 3, "day": max(DAY_MS // size_ms, 1)}[look]
 
 
 def _band(

@@ -20,8 +20,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "threshold": [{"above": 20}, {"above": 20, "below": 1, "for": 3}],
     "novelty": [
         {},
-        {"sensitivity": "high", "warm_up": 20, "look_at": "day"},
-        {"direction": "below", "min_delta": 1, "look_at": "run"},
+        {"sensitivity": "high", "warm_up": 20, "level": "full"},
+        {"direction": "below", "min_delta": 1, "level": "standard"},
     ],
 }
 CASES = [

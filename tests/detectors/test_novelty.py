@@ -72,7 +72,7 @@ def test_what_is_less_strange_than_what_was_just_told_is_not_told():
     for one in (series, other):
         one.see_all(values)
     assert other.see(60).raised, "by itself it would be told"
-    assert series.see(10_000).raised
+    assert series.see(400).raised
     series.see_all(values[-PER_DAY:][:20])
     said = series.see(60)
     assert said.score >= 2.2, "it is strange all the same"
@@ -137,10 +137,16 @@ def test_a_young_series_must_be_stranger_to_raise():
     assert score_at(7) == pytest.approx(score_at(12), abs=0.02)
 
 
-def test_the_first_value_at_an_hour_is_only_learnt():
-    series = Series("novelty")
-    assert np.isnan(series.see(1).score)
-    assert series.see(1).score == 0.0
+def test_the_first_value_of_all_is_only_learnt():
+    first = Series("novelty", warm_up=1).see(1e6)
+    assert np.isnan(first.expected)
+    assert np.isnan(first.score)
+
+
+def test_an_hour_never_seen_is_expected_to_go_on_as_the_hour_before():
+    series = Series("novelty", size_ms=3_600_000)
+    series.see_all([10.0, 12.0])
+    assert series.see(50).expected == 12.0
 
 
 def test_what_was_not_met_for_4000_windows_is_new_again():
@@ -202,12 +208,12 @@ def drift(seed: int) -> np.ndarray:
 
 def test_a_slow_drift_shows_in_the_run_before_any_single_window_is_new():
     first = {}
-    for look_at in ("point", "run"):
-        series = Series("novelty", sensitivity="low", look_at=look_at)
+    for level in ("lite", "standard"):
+        series = Series("novelty", sensitivity="low", level=level)
         said = series.see_all(drift(0))[11 * PER_DAY :]
-        first[look_at] = next((i, one) for i, one in enumerate(said) if one.raised)
-    assert first["run"][0] < first["point"][0]
-    told = first["run"][1]
+        first[level] = next((i, one) for i, one in enumerate(said) if one.raised)
+    assert first["standard"][0] < first["lite"][0]
+    told = first["standard"][1]
     assert told.run == 3
     assert "; the last 30 min together are unlike anything remembered" in told.sentence
 
@@ -219,17 +225,51 @@ def test_an_uneven_day_of_values_seen_before_is_told_as_a_day():
     values = 20 + np.where(rng.random(len(wild)) < 0.1, wild, wild / 8)
     values[16 * PER_DAY :] = 20 + wild[16 * PER_DAY :]
     said = {}
-    for look_at in ("point", "day"):
-        series = Series("novelty", look_at=look_at)
-        said[look_at] = series.see_all(values)[16 * PER_DAY :]
-    assert not any(one.raised for one in said["point"])
-    told = next(one for one in said["day"] if one.raised)
+    for level in ("lite", "full"):
+        series = Series("novelty", level=level)
+        said[level] = series.see_all(values)[16 * PER_DAY :]
+    assert not any(one.raised for one in said["lite"])
+    told = next(one for one in said["full"] if one.raised)
     assert told.run == PER_DAY
     assert "; the last 1 d together are unlike anything remembered" in told.sentence
 
 
-@pytest.mark.parametrize(("look_at", "most"), [("point", 1_024), ("run", 1_900), ("day", 3_400)])
-def test_memory_a_series_grows_with_the_looks(look_at, most):
-    columns = Columns(Novelty().columns(NoveltyParams(look_at=look_at)))
+def test_an_alarm_names_its_part_and_the_value_remembered_next_to_it_with_its_time():
+    values = orders(9)
+    values[-10] = 60
+    detector, params = Novelty(), NoveltyParams(level="lite")
+    columns = Columns(detector.columns(params))
+    columns.ensure(1)
+    for i, value in enumerate(values):
+        _judge(detector, params, columns, np.array([0]), np.array([value]), i)
+    said = _judge(detector, params, columns, np.array([0]), np.array([300.0]), len(values))
+    assert detector.parts[said.part[0]] == "point"
+    assert said.nearest[0] == pytest.approx(60, abs=5), "by what differs from the hour's mean"
+    assert said.nearest_ms[0] == (len(values) - 10) * TEN_MIN
+
+
+@pytest.mark.parametrize("level", ["lite", "standard", "full"])
+def test_what_a_person_expects_is_kept_and_raises_no_more(level):
+    detector, params = Novelty(), NoveltyParams(level=level)
+    columns = Columns(detector.columns(params))
+    columns.ensure(2)
+    both = np.array([0, 1])
+    values = orders(9)
+    for i, value in enumerate(values):
+        _judge(detector, params, columns, both, np.array([value, value]), i)
+    start_ms = len(values) * TEN_MIN
+    wave = Wave(start_ms, start_ms + TEN_MIN, start_ms, np.zeros(1), np.ones(1, dtype=np.int64))
+    before = columns.take(np.array([1]))
+    detector.expect(params, columns.arrays, np.array([0]), np.array([60.0]), wave)
+    assert columns.take(np.array([1])) == before
+    said = _judge(detector, params, columns, both, np.array([60.0, 60.0]), len(values))
+    assert said.score[0] < said.score[1]
+    if level == "lite":
+        assert said.raised.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("level", "most"), [("lite", 1_024), ("standard", 1_900), ("full", 3_400)])
+def test_memory_a_series_grows_with_the_level(level, most):
+    columns = Columns(Novelty().columns(NoveltyParams(level=level)))
     columns.ensure(1_000)
     assert columns.nbytes / columns.rows <= most
