@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from processor import history
 from processor.history import Recorded
@@ -19,6 +19,8 @@ from processor.model import DetectSpec, Pipeline, RuleSpec
 from processor.tuning.ladder import OWN, Rung, ladder, why_short
 
 DAY_MS = 86_400_000
+# What a rule's detectors share is left out: the settings would use it up for one another.
+SHARED = ("alarm_budget", "collapse")
 SERIES_MAX = 10_000  # series a setting whose alarms are kept by window; beyond, counted only
 OPENINGS_MAX = 1_000  # windows of one series that are kept to be drawn
 
@@ -99,7 +101,8 @@ def _widened(rule: RuleSpec, results: list[Result]) -> RuleSpec:
         if one.rule is rule
         for j, tried in enumerate(one.tried)
     ]
-    return replace(rule, detect=tuple(detect))
+    alone = {one.name: one.default for one in fields(RuleSpec) if one.name in SHARED}
+    return replace(rule, detect=tuple(detect), **alone)
 
 
 def _counted(outcome: Outcome, recorded: Iterable[Recorded]) -> Iterator[Recorded]:
