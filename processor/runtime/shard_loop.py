@@ -13,6 +13,7 @@ clock forces (an idle shard's watermark) is committed as a mark before it is app
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -76,6 +77,7 @@ class ShardLoop:
         self._unread = Unread(None)
         self._noted_ms = 0
         self._lag_ms: int | None = None
+        self.read_up_at = -math.inf  # monotonic: what was put before it was read, and handed out
         self.has_ended = False  # the shard, and its end is committed
         self._do("restoring")
 
@@ -169,12 +171,15 @@ class ShardLoop:
         while not self._lease.stopping.is_set():
             await self._await_slower()
             self._do("reading")
+            asked_at, was_behind = self.since, bool(self._lag_ms)
             page = await unless(self._lease.stopping, reader.read())
             if page is None:
                 return None
             await self._mind_gap(page)
             if not await self._take(page):
                 return None
+            if not (page.millis_behind or was_behind):  # who was behind read ahead, so before that
+                self.read_up_at = asked_at
             if page.children is not None:
                 return page.children
             await self._mark_if_idle()

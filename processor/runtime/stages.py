@@ -2,7 +2,8 @@
 
 Each has leases of its own in the same table. Start: what is refused of the merge stream is refused
 before the source is read. End: the source stage hands over first, so that what it still has to tell
-goes out; then the merge stage.
+goes out; then the merge stage, once it has read that: who runs a newer pipeline file, in which the
+rule is another one, can't tell its windows.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
+from processor.runtime.waiting import unless
 from processor.runtime.worker import Worker
 
-# After so long the merge stage hands over beside a source stage that takes longer: a drain takes
-# at most 25 s, and all is to be over within 30.
+# After so long the merge stage hands over beside a source stage that takes longer, or with records
+# unread: a drain takes at most 25 s, and all is to be over within 30.
 MERGE_AFTER_S = 4.0
 
 
@@ -66,7 +68,9 @@ class Stages:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run_source(self, stopping: asyncio.Event, follows: asyncio.Event) -> None:
+        assert self.merge is not None
         await self.source.run(stopping)
+        await unless(follows, self.merge.read_up())
         follows.set()
 
     async def _follow(self, stopping: asyncio.Event, follows: asyncio.Event) -> None:

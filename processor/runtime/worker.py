@@ -18,6 +18,7 @@ from processor.runtime.shard_loop import Road, ShardLoop, ShardView
 # other wait of its loop has a name (`Doing`). A shard without either for so long is stuck, and only
 # a restart may help; before that, another worker tries (`Timing.stalled_s`).
 STUCK_AFTER_S = 120.0
+READ_UP_POLL_S = 0.02  # a reader asks each quarter of a second at most
 ENDED_MAX = 100  # shards whose last figures are kept for `/status`; the oldest go first
 
 
@@ -153,6 +154,15 @@ class Worker:
         """The smallest watermark of the shards here that catch up; None: none does."""
         known = [loop.behind_ms for loop in self._shards.values()]
         return min((ms for ms in known if ms is not None), default=None)
+
+    async def read_up(self) -> None:
+        """Until all that the stream holds now of the shards here is read, and handed out.
+
+        As long as that takes: where a target is out, for ever. Cancelling is safe.
+        """
+        asked_at = self.clock.monotonic()
+        while any(loop.read_up_at < asked_at for loop in self._shards.values()):
+            await self.clock.sleep(READ_UP_POLL_S)
 
     def _silent(self, longer_than_s: float) -> dict[str, str]:
         now = self._road.clock.monotonic()

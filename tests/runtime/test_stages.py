@@ -180,6 +180,43 @@ def test_a_changed_rule_is_told_anew_beside_the_old_one_until_its_last_worker_ha
     run(main())
 
 
+def test_what_a_stopping_worker_told_last_is_read_before_its_merge_stage_goes() -> None:
+    """Nobody else may be able to: the rule is another one in a newer pipeline file."""
+
+    async def main() -> None:
+        town, sent = _town(caught_up_s=0.02)  # the merge stage asks each 250 ms
+        life = town.start()
+        sent.minutes(0, 1.5)
+        await told(town, sent, 1)
+        await asyncio.sleep(75.0)  # or times were too far ahead of their arrival
+        sent.minutes(1.5, 2.5)
+        records = sum(sent.counts.values())
+        while sum(view.totals.records for view in life.worker.shards().values()) < records:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        assert len(town.totals()) == 1, "the merge stage has not heard of it yet"
+        await life.stop()
+        assert town.totals() == sent.expected(2)
+
+    run(main())
+
+
+def test_a_merge_stage_that_does_not_get_on_is_handed_over_unread() -> None:
+    """Within the time that a process has to end."""
+
+    async def main() -> None:
+        town, sent = _town()
+        life = town.start()
+        sent.minutes(0, 1.5)
+        await told(town, sent, 1)
+        town.merge.delete()
+        began_at = asyncio.get_running_loop().time()
+        await life.stop()
+        assert asyncio.get_running_loop().time() < began_at + 30
+        assert all(row.owner is None for row in town.content.shards.values())
+
+    run(main())
+
+
 def test_all_that_a_stopping_worker_counted_is_told_before_its_merge_stage_goes() -> None:
     async def main() -> None:
         town, sent = _town()
