@@ -24,6 +24,8 @@ PARTS = ("nab", "families", "life", "absence", "cost")
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
+    for name, reason in kinds.unmeasured().items():
+        print(f"{name} is not measured: {reason}\n")
     try:
         with ProcessPoolExecutor(max_workers=max(os.cpu_count() or 1, 2)) as pool:
             found = {name: part() for name, part in _parts(options, pool).items()}

@@ -19,9 +19,28 @@ LEVELS = {"lite": "point", "standard": "run", "full": "day"}
 
 
 def measured() -> tuple[Kind, ...]:
-    """Novelty at its three levels, then every other kind that scores values, as installed."""
+    """Novelty at its three levels, then every other kind that scores values and runs here."""
     others = [kind for kind in detectors.kinds() if kind not in UNSCORED | {"novelty"}]
-    return (*map(novelty, LEVELS), *(Kind(kind, kind) for kind in others))
+    return (
+        *map(novelty, LEVELS),
+        *(k for name in others if why_not(k := Kind(name, name)) is None),
+    )
+
+
+def unmeasured() -> dict[str, str]:
+    """Why the kinds that would be measured are not, by name."""
+    others = [kind for kind in detectors.kinds() if kind not in UNSCORED | {"novelty"}]
+    reasons = {name: why_not(Kind(name, name)) for name in others}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def why_not(kind: Kind) -> str | None:
+    """What a detector has against its options, such as a package that it lacks; None for nothing."""
+    try:
+        msgspec.convert(dict(kind.options), detectors.get(kind.kind).params)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
 
 
 def novelty(level: str) -> Kind:

@@ -259,3 +259,11 @@ def test_every_scored_detector_is_measured_under_its_own_name():
         thresholds = [kinds.threshold(kind, level) for level in kinds.SENSITIVITIES]
         assert thresholds == sorted(thresholds)
         assert isinstance(kind, Kind)
+
+
+def test_a_detector_that_does_not_run_here_is_told_and_left_out():
+    assert kinds.why_not(LITE) is None
+    reason = kinds.why_not(Kind("odd", "zscore", {"sensitivity": "extreme"}))
+    assert reason is not None
+    assert "extreme" in reason
+    assert not set(kinds.unmeasured()) & {kind.name for kind in kinds.measured()}
