@@ -75,7 +75,7 @@ def _parts(options: argparse.Namespace, pool: Executor) -> dict[str, Callable[[]
     size = on_families.Size(n_clean=100, n_injected=40) if options.full else on_families.Size()
     n_each, n_absent = (50, 500) if options.full else (10, 100)
     every: dict[str, Callable[[], Part]] = {
-        "nab": partial(on_nab.run, options.nab, chosen, pool),
+        "nab": partial(on_nab.run, options.nab, quick, pool),
         "families": partial(on_families.run, quick, options.seed, size, pool),
         "life": partial(life.run, quick, options.seed, n_each, pool),
         "absence": partial(absent.run, options.seed, n_absent),

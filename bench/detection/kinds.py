@@ -12,7 +12,8 @@ from processor import detectors
 SENSITIVITIES = ("high", "medium", "low")
 # They judge values against bounds that a person gives, or no values at all.
 UNSCORED = frozenset({"absence", "threshold"})
-# So slow that only NAB is done with them, unless all is asked for.
+# A window takes a thousand times as long as elsewhere (NAB alone some five minutes): measured only
+# where they are named, or with --full.
 SLOW = frozenset({"forest"})
 
 LEVELS = {"lite": "point", "standard": "run", "full": "day"}
@@ -20,22 +21,22 @@ LEVELS = {"lite": "point", "standard": "run", "full": "day"}
 
 def measured() -> tuple[Kind, ...]:
     """Novelty at its three levels, then every other kind that scores values and runs here."""
-    others = [kind for kind in detectors.kinds() if kind not in UNSCORED | {"novelty"}]
-    return (
-        *map(novelty, LEVELS),
-        *(k for name in others if why_not(k := Kind(name, name)) is None),
-    )
+    fit = [Kind(name, name) for name in _others() if why_not(Kind(name, name)) is None]
+    return (*map(novelty, LEVELS), *fit)
 
 
 def unmeasured() -> dict[str, str]:
     """Why the kinds that would be measured are not, by name."""
-    others = [kind for kind in detectors.kinds() if kind not in UNSCORED | {"novelty"}]
-    reasons = {name: why_not(Kind(name, name)) for name in others}
+    reasons = {name: why_not(Kind(name, name)) for name in _others()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
+def _others() -> list[str]:
+    return [kind for kind in detectors.kinds() if kind not in UNSCORED | {"novelty"}]
+
+
 def why_not(kind: Kind) -> str | None:
-    """What a detector has against its options, such as a package that it lacks; None for nothing."""
+    """What a detector has against its options, such as a package that it lacks."""
     try:
         msgspec.convert(dict(kind.options), detectors.get(kind.kind).params)
     except msgspec.ValidationError as error:
