@@ -10,6 +10,8 @@ recording  all lines of all of them, lazily; what is wrong with some is counted,
 shards     a shard of either stage, alone
 stages     both stages, without streams
 running    a pipeline over a recording: its derived events
+learning   … what its detectors learn of it, for each shard of a stream
+warming    a warm start: refused or not, learning, writing the first states
 """
 
 from processor.history.lines import Recorded as Recorded
