@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from processor.detectors.novelty import NoveltyParams
 from processor.local.recorded import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from processor.local.stage import Names
 
@@ -66,10 +65,7 @@ def pipeline_text(sizes_ms: Iterable[int], level: str, sensitivity: str) -> str:
 
 def options(level: str, sensitivity: str) -> dict[str, str]:
     """What the detector is given."""
-    if "level" in NoveltyParams.__struct_fields__:
-        return {"level": level, "sensitivity": sensitivity}
-    looks = dict(zip(LEVELS, ("point", "run", "day"), strict=True))
-    return {"look_at": looks[level], "sensitivity": sensitivity}
+    return {"level": level, "sensitivity": sensitivity}
 
 
 def size_text(size_ms: int) -> str:
