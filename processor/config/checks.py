@@ -38,7 +38,7 @@ def check_keys(rule: RuleSpec, faults: Faults) -> None:
     for detect in rule.detect:
         most = getattr(detectors.get(detect.kind), "keys_max", rule.max_groups)
         if rule.max_groups > most:
-            expected = f"at most {most}: each {detect.kind} takes up to 0.6 MB and 0.1 ms a window"
+            expected = f"at most {most}: each {detect.kind} takes up to 0.6 MB and 0.2 ms a window"
             faults.add(f"{path}.max_groups", str(rule.max_groups), expected)
     if rule.forget_after_ms is not None and rule.window.kind == "running":
         found = show_duration(rule.forget_after_ms)

@@ -3,7 +3,7 @@
 Robust random cut forest (Guha et al., Robust Random Cut Forest Based Anomaly Detection On Streams,
 ICML 2016), by the Rust core of AWS as the package `krcf` brings it. A point is up to eight figures
 of the last four windows, each figure in its own deviations. What the forest scores is judged by the
-series' own tail (`_tail`). About 0.1 ms a window and up to 0.6 MB a series: for few keys.
+series' own tail (`_tail`). About 0.2 ms a window and up to 0.6 MB a series: for few keys.
 
 The state is a ring of the last windows, and nothing else: at fixed windows, every 128, a series'
 forest is planted anew from the 256 before, with a fixed seed, and grows from there. So a forest is
