@@ -1,7 +1,8 @@
 """A proxy in front of a stand-in for AWS that fails as it is told to, for tests of any adapter.
 
 `script` says what happens to the next requests of the chosen operations, one fault a request; then
-all goes well again. Other operations pass. `close_door` refuses connections until `open_door`.
+all goes well again. Other operations pass. `hold` keeps operations waiting until `release`;
+`close_door` refuses connections until `open_door`.
 `passed` keeps the JSON bodies of what reached the service, in order; `statuses` what it answered.
 """
 
@@ -67,6 +68,8 @@ class FaultProxy:
         self.passed: list[Any] = []
         self.statuses: list[int] = []
         self._upstream, self._operations = upstream, operations
+        self._held: Collection[str] = ()
+        self._released = asyncio.Event()
         self._site: web.TCPSite | None = None
         self._runner: web.AppRunner
         self._client: aiohttp.ClientSession
@@ -84,9 +87,19 @@ class FaultProxy:
         await self._site.stop()
         self._site = None
 
+    def hold(self, *operations: str) -> None:
+        """Let their requests wait, from now on until `release`."""
+        self._held, self._released = operations, asyncio.Event()
+
+    def release(self) -> None:
+        self._held = ()
+        self._released.set()
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        if operation in self._held:
+            await self._released.wait()
         if operation not in self._operations or not self.script:
             return await self._forward(request, body, operation)
         fault = self.script.popleft()
