@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import orjson
 import pytest
@@ -57,7 +58,7 @@ def traffic(windows: Iterable[int]) -> list[tuple[str, bytes]]:
     """Of windows counted from now; far more in one of them."""
     made = []
     for nth in windows:
-        count = (6 + nth * 7919 % 3) * (20 if nth == BURST else 1)
+        count = (6 + crc32(b"%d" % nth) % 4) * (20 if nth == BURST else 1)
         for n in range(count):
             at = NOW_MS + nth * WINDOW_MS + n * WINDOW_MS // count
             made += [(key, orjson.dumps({"key": key, "at": at})) for key in KEYS]
