@@ -13,6 +13,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from processor import __version__
@@ -304,7 +305,7 @@ def explain(args: argparse.Namespace) -> int:
 
 def add_leases(verbs: Verbs) -> None:
     about = "See, release and move leases; take over the positions of a KCL application."
-    add_verb(verbs, "leases", about, _no_leases_verb).prepare = _add_leases_verbs
+    add_verb(verbs, "leases", about, _no_verb).prepare = _add_leases_verbs
 
 
 def _add_leases_verbs(parser: Parser) -> None:
@@ -313,8 +314,26 @@ def _add_leases_verbs(parser: Parser) -> None:
     add_verbs(parser)
 
 
-def _no_leases_verb(args: argparse.Namespace) -> int:
-    raise AssertionError("a verb of leases is required")
+def _no_verb(args: argparse.Namespace) -> int:
+    raise AssertionError("what `prepare` adds comes in its place")
+
+
+def add_detect(verbs: Verbs) -> None:
+    """Verbs of one word, so each is added by itself."""
+    from_ = {
+        "mark-expected": "Say that what an event told was no surprise: the like stays silent.",
+        "mute": "Keep the alarms of a rule, or of some of its keys, untold until a time.",
+        "unmute": "End a mute before its time.",
+        "mutes": "What people asked for, and which shards took it.",
+    }
+    for name, about in from_.items():
+        add_verb(verbs, name, about, _no_verb).prepare = partial(_add_detect_arguments, name)
+
+
+def _add_detect_arguments(name: str, parser: Parser) -> None:
+    from processor.cli_detect import add_arguments
+
+    add_arguments(name, parser)
 
 
 def add_tune(verbs: Verbs) -> None:
@@ -416,6 +435,7 @@ VERBS: tuple[Callable[[Verbs], None], ...] = (
     add_warm,
     add_tune,
     add_leases,
+    add_detect,
     add_health,
     add_version,
 )

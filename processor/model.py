@@ -145,6 +145,13 @@ class MaintenanceSpec(Struct, frozen=True):
 Overflow = Literal["other", "evict", "dead_letter"]
 
 
+class BudgetSpec(Struct, frozen=True):
+    """How many alarms a rule may open, as is to be expected."""
+
+    openings: int
+    period_ms: int
+
+
 class RuleSpec(Struct, frozen=True):
     """One rule. `where` is an event pattern; `emit_*` name sinks, None where nothing is sent."""
 
@@ -162,6 +169,7 @@ class RuleSpec(Struct, frozen=True):
     overflow: Overflow = "other"  # what becomes of a record whose key is one too many
     forget_after_ms: int | None = None  # of silence, in event time: a key is then as if new
     maintenance: tuple[MaintenanceSpec, ...] = ()
+    alarm_budget: BudgetSpec | None = None
 
 
 class MergeSpec(Struct, frozen=True):
@@ -280,21 +288,28 @@ class Page(Struct, frozen=True):
         return len(self.payloads)
 
 
+Fact = Literal["idle", "quiet", "stalled", "instructed"]
+
+
 class Mark(Struct, frozen=True):
     """A decision that a clock or a failure forced, as data: committed first, applied after.
 
     It holds at `position`: after the last record taken, and before the next. `fact` is one of
 
-    idle     the watermark of a shard without records moves to `watermark_ms`
-    quiet    global rules without an open window need not wait for this shard until its next record
-    stalled  global rules go on without the shard `shard_id` ("": without those that never came),
-             as far as it still is at `watermark_ms` or behind it; their results are incomplete
+    idle        the watermark of a shard without records moves to `watermark_ms`
+    quiet       global rules without an open window need not wait for this shard until its next
+                record
+    stalled     global rules go on without the shard `shard_id` ("": without those that never
+                came), as far as it still is at `watermark_ms` or behind it; their results are
+                incomplete
+    instructed  somebody asked for `payload`, an instruction (see `core.instructions`)
     """
 
     position: Position
-    fact: Literal["idle", "quiet", "stalled"]
+    fact: Fact
     watermark_ms: int
     shard_id: str = ""
+    payload: str = ""
 
 
 # ---- what a shard yields --------------------------------------------------------------------
@@ -365,6 +380,7 @@ class Counts(Struct):
     rejects: dict[str, int] = {}
     windows_closed: int = 0
     anomalies: dict[tuple[str, str, str], int] = {}  # (rule, detector, state)
+    untold: dict[tuple[str, str], int] = {}  # alarms that opened without an event: (rule, why)
 
 
 class Step(Struct, frozen=True):

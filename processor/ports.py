@@ -8,10 +8,11 @@ calls is safe unless a docstring says otherwise; a cancelled write may or may no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from processor.core.instructions import Instruction
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.errors import RetentionGap
 from processor.model import (
@@ -166,6 +167,35 @@ class Written(Struct, frozen=True):
     row: ShardRow | None
 
 
+class Placed(NamedTuple):
+    """An instruction, and in which of the table's INSTRUCTIONS_MAX places it is."""
+
+    place: int
+    instruction: Instruction
+
+
+class Instructions(Protocol):
+    """What people asked of an application's alarms, and which shards took it.
+
+    Like the lease table, which it is part of. What has expired may be there still, or not.
+    """
+
+    async def read(self, app: str, *, consistent: bool = False) -> list[Placed]:
+        """In order of places; may lag a second behind, unless asked to be `consistent`."""
+
+    async def put(self, app: str, placed: Placed, now_ms: int) -> bool:
+        """Unless something that has not expired is in that place; False then."""
+
+    async def remove(self, app: str, placed: Placed) -> bool:
+        """With the word of who took it; False if something else is in that place, or nothing."""
+
+    async def acknowledge(self, app: str, instruction: Instruction, shard: str) -> None:
+        """Say that a shard took it, STREAM/SHARD; a repeat is harmless."""
+
+    async def taken(self, app: str, instruction: Instruction) -> list[str]:
+        """The shards that took it, in order."""
+
+
 class LeaseTable(Protocol):
     """The lease table. Reads are consistent; each write is one conditional operation.
 
@@ -179,6 +209,10 @@ class LeaseTable(Protocol):
     @property
     def items(self) -> ObjectStore:
         """Small blobs in the same table, apart from the rows."""
+
+    @property
+    def instructions(self) -> Instructions:
+        """What people asked for, in the same table."""
 
     async def pin(self, row: AppRow) -> AppRow:
         """Store the stream's row of its application unless there is one; returns what stands."""

@@ -19,7 +19,7 @@ LAYERS = {
     5: ("config", "runtime", "explaining", "history", "testing", "tuning", "zones"),
     6: (
         *("assembly", "app", "cli", "cli_diff", "cli_explain", "cli_leases", "cli_positions"),
-        *("cli_test", "cli_tune", "cli_warm"),
+        *("cli_detect", "cli_test", "cli_tune", "cli_warm"),
         "__main__",
     ),
 }

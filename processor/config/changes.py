@@ -240,6 +240,8 @@ def _rule_leaves(pipeline: Pipeline, rule: RuleSpec, other: RuleSpec) -> _Leaves
     for key in ("group_by", "max_groups", "overflow", "forget_after", "lateness"):
         if key in own:
             leaves[key] = _Leaf(_text(own[key]), True)
+    if "alarm_budget" in own:
+        leaves["alarm_budget"] = _Leaf(_text(own["alarm_budget"]), False)
     leaves |= {f"window.{path}": _Leaf(text, True) for path, text in _flat(own["window"])}
     leaves |= {f"panes.{path}": _Leaf(text, True) for path, text in _flat(own.get("panes", {}))}
     leaves |= _figures(rule, own, other)

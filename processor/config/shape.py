@@ -193,6 +193,12 @@ RULE = (
         "forget_after_ms",
     ),
     LATENESS,
+    Key(
+        "alarm_budget",
+        values.BUDGET,
+        "How many alarms the rule may open: the bar rises until no more are to be expected. Each"
+        " shard holds its part of it.",
+    ),
 )
 # By the key that says which it is.
 MAINTENANCE: Mapping[str, tuple[Key, ...]] = {

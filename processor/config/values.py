@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from processor import zones
 from processor.config.document import Expanded, plain
+from processor.model import BudgetSpec
 from processor.wording import NAME, describe, did_you_mean, is_field_path, one_of
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -177,6 +178,23 @@ def listed(item: Type, expected: str, *, least: int = 1) -> Type:
     return Type(read, schema, list)
 
 
+_PERIODS_MS = {"hour": UNITS_MS["h"], "day": UNITS_MS["d"], "week": 7 * UNITS_MS["d"]}
+_BUDGET = r"([1-9][0-9]{0,5})/(hour|day|week)"
+
+
+def _read_budget(tree: Any) -> BudgetSpec:
+    expected = "so many a period, such as 5/day: 1 to 999999 an hour, day or week"
+    match = re.fullmatch(_BUDGET, _as_text(tree, expected))
+    if match is None:
+        raise Wrong(expected, describe(plain(tree)))
+    return BudgetSpec(int(match[1]), _PERIODS_MS[match[2]])
+
+
+def _show_budget(budget: BudgetSpec) -> str:
+    period = next(name for name, ms in _PERIODS_MS.items() if ms == budget.period_ms)
+    return f"{budget.openings}/{period}"
+
+
 def _is_start(value: str) -> bool:
     if value in ("trim_horizon", "latest"):
         return True
@@ -268,3 +286,4 @@ OBJECTS = text(
     {"minLength": 1},
 )
 HOST = pattern("an address or a host's name to listen on", r"[a-zA-Z0-9.:_-]{1,255}")
+BUDGET = Type(_read_budget, {"type": "string", "pattern": f"^{_BUDGET}$|{VARIABLE}"}, _show_budget)

@@ -23,6 +23,7 @@ from processor.codecs.base import Fault
 from processor.core import (
     beginnings,
     floors,
+    instructions,
     intake,
     judging,
     letters,
@@ -34,6 +35,7 @@ from processor.core.admission import Tally
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
 from processor.core.homes import HashRange, range_of, shard_of
+from processor.core.instructions import Instructed, Instruction
 from processor.core.judging import NO_WATERMARK
 from processor.core.plan import Plan
 from processor.core.records import Records
@@ -96,6 +98,7 @@ class Snapshot(Struct, frozen=True):
     rules: dict[str, Saved]  # by rule version; see `sections`
     shipped: dict[str, Shipped] = {}  # of the global rules, likewise
     begins_amid: bool = False  # at the first record to come, others came before it
+    instructed: instructions.Saved = instructions.Saved()
 
 
 class Moved(NamedTuple):
@@ -149,7 +152,10 @@ class ShardPipeline:
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
         self._begins_amid = False
         self._letters_from = letters.Source(pipeline.source.stream, shard.id)
+        self._instructed = Instructed()
         self._rules = [_rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
+        for rule in self._own_rules:
+            rule.obey(self._instructed)
 
     def __repr__(self) -> str:
         return f"<ShardPipeline {self.shard.id} at {self.position} {self._rules!r}>"
@@ -199,6 +205,8 @@ class ShardPipeline:
             return self._count(item)
         if item.fact == "quiet":
             return self._quieten()
+        if item.fact == "instructed":
+            return self._instruct(instructions.decoded(item.payload))
         nothing = np.zeros(0, dtype=np.int64)
         watermark_ms = max(self._watermark_ms, item.watermark_ms)
         nobody = [None] * len(self._rules)
@@ -210,6 +218,12 @@ class ShardPipeline:
             (EVENT_WORK, [_told(output)]) for firing in firings for output in firing.outputs
         )
         yield step(rest, [], Counts())
+
+    def _instruct(self, instruction: Instruction) -> Iterator[Step]:
+        self._instructed.take(instruction)
+        for rule in self._own_rules:
+            rule.on_instruction(instruction)
+        yield step([], [], Counts())
 
     def _count(self, page: Page) -> Iterator[Step]:
         counts = Counts(payload_bytes=sum(map(len, page.payloads)))
@@ -293,9 +307,20 @@ class ShardPipeline:
         global rules that have nothing open need not wait for it."""
         return any(rule.is_quiet_due for rule in self._global_rules)
 
+    def is_asked(self, instruction: Instruction) -> bool:
+        """Whether it concerns this shard, and was not taken yet."""
+        return not self._instructed.has_taken(instruction) and any(
+            rule.is_asked(instruction) for rule in self._own_rules
+        )
+
     @property
     def behind(self) -> None:
         """Nobody: one shard waits for no other."""
+
+    @property
+    def _own_rules(self) -> list[Rule]:
+        """Those whose alarms are made here."""
+        return [rule for rule in self._rules if isinstance(rule, Rule)]
 
     @property
     def _global_rules(self) -> list[Shipper]:
@@ -355,6 +380,7 @@ class ShardPipeline:
             {r.plan.version: r.snapshot() for r in self._rules if isinstance(r, Rule)},
             {rule.plan.version: rule.snapshot() for rule in self._global_rules},
             self._begins_amid,
+            self._instructed.snapshot(),
         )
         yield from stream.parts(saved)
 
@@ -373,6 +399,7 @@ class ShardPipeline:
         self._newest_ms, self._arrived_ms = self._newest_of(saved), saved.arrived_ms
         self._floors = saved.floors
         self._begins_amid = saved.begins_amid
+        self._instructed.adopt(saved.instructed)
         try:
             if saved.reading == self.plan.reading:
                 self._seen.restore(saved.seen)
@@ -415,6 +442,7 @@ class ShardPipeline:
         self._begins_amid = all(saved.begins_amid for saved in parents)
         try:
             for saved in parents:
+                self._instructed.adopt(saved.instructed)
                 if saved.reading == self.plan.reading:
                     self._seen.merge(saved.seen)
             for rule in self._rules:
@@ -478,6 +506,9 @@ class ShardPipeline:
             ):
                 if n:
                     by_rule[name] = n
+        for own in self._own_rules:
+            for why, n in own.take_untold().items():
+                counts.untold[own.plan.spec.name, why] = n
 
     def _advance(
         self,

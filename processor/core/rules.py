@@ -15,12 +15,15 @@ from msgspec.structs import replace
 
 from processor.core import beginnings, events, figures, lifetimes, versions, windows
 from processor.core.admission import Tally, admit
+from processor.core.alarms import rarity
 from processor.core.alarms.alarm import Pending
 from processor.core.alarms.maintenance import Calendar
+from processor.core.alarms.ruling import Ruling, of_series
 from processor.core.alarms.scorer import Scorer
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
 from processor.core.figures import FieldUse
+from processor.core.instructions import Instructed, Instruction, brief
 from processor.core.keys import KeyTable, SavedKeys
 from processor.core.lifetimes import Lifetimes
 from processor.core.patterns import Pattern
@@ -106,6 +109,7 @@ class Saved(Struct, frozen=True):
     lifetimes: lifetimes.Saved
     waves: tuple[Annotated[int, Meta(ge=-_NEVER_MS, lt=_NEVER_MS)] | None, int]
     scorer: dict[str, bytes]
+    rarities: dict[str, rarity.Saved] = {}
 
 
 class Learnt(NamedTuple):
@@ -142,13 +146,16 @@ class Rule:
     def __init__(self, plan: RulePlan, app: str, incarnation: str, shard: Shard):
         spec = plan.spec
         self.plan = plan
+        self._shard = shard
         self.windows = windows.open_for(spec, plan.grid, plan.when)
         self.keys = KeyTable(spec.group_by, plan.home_field, shard, spec.max_groups, spec.overflow)
         empties = figures.empties(spec.aggregates)
         series = versions.detect_ids(spec.detect, versions.aggregate_ids(spec.aggregates))
-        self._scorer = Scorer(spec.detect, empties, series)
         self._maintenance = Calendar(spec.maintenance, plan.zone)
-        self._shard = shard
+        self._ruling = Ruling(
+            spec.name, of_series(series, spec.detect), self.keys, spec.alarm_budget, self._share()
+        )
+        self._scorer = Scorer(spec.detect, empties, series, self._ruling)
         self._starts = Starts(shard)
         self._lifetimes = Lifetimes(spec)
         self.tally = Tally()
@@ -160,6 +167,35 @@ class Rule:
 
     def __repr__(self) -> str:
         return f"<Rule {self.plan.spec.name} {self.keys!r} {self.windows!r}>"
+
+    def _share(self) -> float:
+        """Of all keys, those at home here, if they are spread evenly."""
+        return (self._shard.last_hash - self._shard.first_hash + 1) / 2**128
+
+    def take_untold(self) -> dict[str, int]:
+        """Alarms that opened without an event since it was last asked, by why."""
+        return self._ruling.take_untold()
+
+    # ---- what people ask --------------------------------------------------------------------
+
+    def obey(self, instructed: Instructed) -> None:
+        """What is muted stands there; it is one for all rules of the shard."""
+        self._ruling.instructed = instructed
+
+    def is_asked(self, instruction: Instruction) -> bool:
+        """Whether an instruction is about this rule, or about an event of it."""
+        if instruction.act in ("mute", "unmute"):
+            return instruction.rule == self.plan.spec.name
+        return self._scorer.knows(brief(instruction.of))
+
+    def on_instruction(self, instruction: Instruction) -> None:
+        """Apply it; a mute only has to be remembered, which `Instructed` does."""
+        if instruction.act == "expect":
+            self._scorer.expect(brief(instruction.of))
+        elif instruction.act == "unexpect":
+            self._scorer.forget_expected(brief(instruction.of))
+
+    # ---- records ------------------------------------------------------------------------------
 
     def late(self, times: Ints, watermarks: Ints) -> Bools:
         """Which records no window can hold any more, by the watermark before each.
@@ -318,6 +354,7 @@ class Rule:
             self._lifetimes.snapshot(n),
             self._waves.last,
             self._scorer.snapshot(n),
+            self._ruling.snapshot(),
         )
 
     def learnt(self) -> Saved | None:
@@ -374,6 +411,7 @@ class Rule:
         self._by_key.restore({"first_end_ms": saved.first_ends}, n)
         self._lifetimes.restore(saved.lifetimes, n)
         self._waves.last = saved.waves
+        self._ruling.adopt(saved.rarities)
         yield
         yield from self._scorer.restoring(saved.scorer, n)
 
@@ -402,6 +440,7 @@ class Rule:
         self._by_key.put(rows, {"first_end_ms": saved.first_ends}, chosen)
         self._lifetimes.adopt(rows, saved.lifetimes, chosen)
         self._scorer.put(rows, saved.scorer, chosen)
+        self._ruling.adopt(saved.rarities, len(rows) / max(1, len(chosen)))
         if is_former:
             self._scorer.forget_volatile(rows)
         last_ms, _ = saved.waves

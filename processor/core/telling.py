@@ -81,6 +81,7 @@ class Tell:
                 alarm = each.make()
                 named = replace(window, origin=self._starts.origin(key))
                 event = events.anomaly_event(self.identity, named, alarm, sink=spec.emit_anomalies)
+                each.note(event.id)
                 yield Output(spec.name, end_ms, event, alarm)
 
     def _in_order(self, rows: Rows) -> Rows:

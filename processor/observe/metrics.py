@@ -164,6 +164,13 @@ METRICS: tuple[Metric, ...] = (
         "severity",
         "state",
     ),
+    _counter(
+        "anomalies_untold_total",
+        "alarms",
+        "Alarms without an event: `muted`, `expected`, below the `budget`'s bar, `collapsed`.",
+        "rule",
+        "reason",
+    ),
     _gauge("inflight_bytes", "bytes", "Memory taken by pages that are read ahead."),
     # global rules
     _counter("partials_total", "records", "Records that the merge stream took from this worker."),

@@ -116,6 +116,8 @@ class StepReporter:
         ):
             for rule, n in by_rule.items():
                 metrics.add(name, n, rule=rule)
+        for (rule, reason), n in counts.untold.items():
+            metrics.add("anomalies_untold_total", n, rule=rule, reason=reason)
         for reason, n in counts.rejects.items():
             metrics.add("rejects_total", n, reason=reason)
         metrics.add("windows_closed_total", counts.windows_closed)

@@ -22,7 +22,7 @@ from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow, released
 from processor.core.leases.seeking import Change, known
 from processor.errors import Outage, Refused, Unavailable, UsageError
 from processor.model import TRIM_HORIZON, Position, Shard, StreamInfo
-from processor.ports import Clock, LeaseTable, Written
+from processor.ports import Clock, Instructions, LeaseTable, Written
 from processor.runtime.shards import Follower, Shards, require_app
 
 ATTEMPTS = 4  # then the service is down for longer than a person at a terminal should be kept
@@ -71,6 +71,11 @@ class LeaseAdmin:
         self._timing = timing or Timing()
         self.app = follower.app
         self._shards = Shards(ports.table, ports.stream, follower)
+
+    @property
+    def instructions(self) -> Instructions:
+        """What people asked for, in the same table."""
+        return self._table.instructions
 
     # ---- reading
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
-from processor.core import pages
+from processor.core import instructions, pages
 from processor.core.events import dead_letter_id
 from processor.core.leases.rows import MARKS_MAX
 from processor.core.merge.stalls import Stall
@@ -27,6 +27,7 @@ from processor.model import (
     END,
     DeadLetter,
     DerivedEvent,
+    Fact,
     Mark,
     Page,
     Position,
@@ -35,13 +36,12 @@ from processor.model import (
 )
 from processor.ports import ShardReader
 from processor.runtime.checkpoints import Checkpoints
+from processor.runtime.inbox import Inbox
 from processor.runtime.lease_loop import Lease, Restored
 from processor.runtime.road import Machine
 from processor.runtime.road import Road as Road
 from processor.runtime.road import ShardView as ShardView
 from processor.runtime.waiting import unless
-
-Fact = Literal["idle", "quiet", "stalled"]
 
 # What a shard's loop is busy with. It may wait in three of them for as long as a target, the table
 # or the store of states is down: lag shows it, and a restart would not help.
@@ -62,9 +62,11 @@ TURN_S = 0.05
 class ShardLoop:
     """One leased shard, from its last checkpoint to the end of the lease or of the shard."""
 
-    def __init__(self, road: Road, lease: Lease):
+    def __init__(self, road: Road, lease: Lease, inbox: Inbox | None = None):
+        """`inbox`: what people ask of its alarms; None: nobody asks."""
         self._road = road
         self._lease = lease
+        self._inbox = inbox
         self._pipeline = self._fresh()
         self._idle = Idle(road.plan.pipeline.event.out_of_orderness_ms)
         self._stall = Stall(road.on_stall_ms)
@@ -184,6 +186,7 @@ class ShardLoop:
                 return page.children
             await self._mark_if_idle()
             await self._mark_if_stalled(page)
+            await self._mark_instructed()
             await self._checkpoint_if_due()
             await self._note_if_due()
         return None
@@ -250,6 +253,9 @@ class ShardLoop:
     async def _work(self, item: Page | Mark, taken_at: float) -> None:
         """Feed a slice or a mark, and hand out each step before the next is worked out."""
         await self._put_each(self._pipeline.steps(item), taken_at)
+        if isinstance(item, Mark) and item.fact == "instructed" and self._inbox is not None:
+            shard = f"{self._lease.row.stream.name}/{self._lease.shard.id}"
+            self._inbox.say_taken(instructions.decoded(item.payload), shard)
         self._position = self._pipeline.position or self._position
         self._is_dirty = True
 
@@ -297,12 +303,23 @@ class ShardLoop:
             await self._decide("stalled", behind.watermark_ms, behind.shard_id)
             self._road.observer.on_left_behind(self._lease.shard.id, behind.shard_id)
 
-    async def _decide(self, fact: Fact, watermark_ms: int, shard_id: str = "") -> None:
+    async def _mark_instructed(self) -> None:
+        """Do what people asked, once each. Not while marks of an earlier owner are still to come:
+        a mark that is committed after them would be applied after them at the next replay."""
+        if self._inbox is None or self._marks:
+            return
+        for instruction in self._inbox.asked:
+            if self._pipeline.is_asked(instruction):
+                await self._decide("instructed", 0, payload=instructions.encoded(instruction))
+
+    async def _decide(
+        self, fact: Fact, watermark_ms: int, shard_id: str = "", payload: str = ""
+    ) -> None:
         """A decision that a clock forced: it is committed before it takes effect."""
         assert self._position is not None
         if len(self._lease.row.marks) >= MARKS_MAX // 2:
             await self._checkpoint()  # before it is due, or the row would be full by then
-        mark = Mark(self._position, fact, watermark_ms, shard_id)
+        mark = Mark(self._position, fact, watermark_ms, shard_id, payload)
         self._do("checkpointing")
         await self._checkpoints.settle()  # or the pair would seem to be past the mark
         await self._lease.mark(mark)

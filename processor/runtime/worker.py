@@ -9,6 +9,7 @@ from processor.core.leases.commands import Timing
 from processor.core.leases.generations import advice
 from processor.core.pipeline import generation
 from processor.ports import Clock, ReadObserver
+from processor.runtime.inbox import Inbox
 from processor.runtime.lease import Lease
 from processor.runtime.lease_loop import Follower, LeaseLoop, LeasePorts, LeaseStatus
 from processor.runtime.lease_observer import LeaseObserver
@@ -74,6 +75,9 @@ class Worker:
         self._road = road
         self._pulse = pulse
         self.is_rollback = is_rollback
+        self._inbox = Inbox(
+            ports.table.instructions, road.plan.pipeline.app, ports.clock, observer.on_error
+        )
         self._shards: dict[str, ShardLoop] = {}
         self._ended: dict[str, ShardView] = {}
         self._timing = timing or Timing()
@@ -129,7 +133,12 @@ class Worker:
 
         Raises Unavailable if the stream, the table or a permission is missing at the start.
         """
-        await self._leases.run(stopping)
+        asking = asyncio.create_task(self._inbox.run())
+        try:
+            await self._leases.run(stopping)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     def leases(self) -> Sequence[LeaseStatus]:
         return self._leases.leases()
@@ -178,7 +187,7 @@ class Worker:
         }
 
     async def _follow(self, lease: Lease) -> None:
-        loop = ShardLoop(self._road, lease)
+        loop = ShardLoop(self._road, lease, self._inbox)
         self._shards[lease.shard.id] = loop
         try:
             await loop.run()

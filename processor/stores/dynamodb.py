@@ -14,9 +14,10 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from processor.aws_errors import FOREIGN, Subject, code_of, translated, translation
+from processor.core.instructions import Instruction
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.errors import Outage
-from processor.ports import Written
+from processor.ports import Placed, Written
 from processor.stores import dynamodb_items as items
 from processor.stores.dynamodb_items import Item
 
@@ -60,6 +61,7 @@ class DynamoTable:
     def __init__(self, client: Any, table: str) -> None:
         self._calls = _Calls(client, table)
         self._items = DynamoItems(self._calls)
+        self._instructions = DynamoInstructions(self._calls)
 
     def __repr__(self) -> str:
         return f"<DynamoTable {self._calls.table}>"
@@ -67,6 +69,10 @@ class DynamoTable:
     @property
     def items(self) -> DynamoItems:
         return self._items
+
+    @property
+    def instructions(self) -> DynamoInstructions:
+        return self._instructions
 
     async def check(self) -> None:
         """Raises `Unavailable` if the table is missing or may not be read."""
@@ -229,6 +235,52 @@ class DynamoItems:
         return items.key(*items.state_place(key))
 
 
+class DynamoInstructions:
+    """What people asked for, as items of the same table; `processor.ports.Instructions`."""
+
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
+
+    async def read(self, app: str, *, consistent: bool = False) -> list[Placed]:
+        found = self._calls.query(items.instructions_pk(app), consistent=consistent)
+        return [items.placed(item) async for item in found]
+
+    async def put(self, app: str, placed: Placed, now_ms: int) -> bool:
+        free = "attribute_not_exists(#pk) OR #expires_at < :now"
+        expression = _Expression(free, now=_n(now_ms // 1_000)).naming("pk", "expires_at")
+        try:
+            item = items.instruction_item(app, placed)
+            await self._calls.call("PutItem", Item=item, **expression.condition())
+        except _Refused:
+            return False
+        return True
+
+    async def remove(self, app: str, placed: Placed) -> bool:
+        expression = _Expression("#id = :id", id={"S": placed.instruction.id}).naming("id")
+        key = items.instruction_key(app, placed.place)
+        try:
+            await self._calls.call("DeleteItem", Key=key, **expression.condition())
+        except _Refused:
+            return False
+        shards = await self.taken(app, placed.instruction)
+        for start in range(0, len(shards), BATCH_MAX):
+            keys = (
+                items.taken_key(app, placed.instruction.id, shard)
+                for shard in shards[start : start + BATCH_MAX]
+            )
+            await self._calls.batch([{"DeleteRequest": {"Key": key}} for key in keys])
+        return True
+
+    async def acknowledge(self, app: str, instruction: Instruction, shard: str) -> None:
+        key = items.taken_key(app, instruction.id, shard)
+        await self._calls.call("PutItem", Item=key | items.expiry(instruction))
+
+    async def taken(self, app: str, instruction: Instruction) -> list[str]:
+        pk, prefix = items.taken_pk(app), items.taken_sk(instruction.id, "")
+        found = self._calls.query(pk, prefix, names_only=True)
+        return [item["sk"]["S"].removeprefix(prefix) async for item in found]
+
+
 class _Refused(Exception):
     """A condition did not hold; `item` is what stands instead, where the service says it."""
 
@@ -268,7 +320,13 @@ class _Calls:
         return found[0] if found else None
 
     async def query(
-        self, pk: str, sk: str | None = None, *, exactly: bool = False, names_only: bool = False
+        self,
+        pk: str,
+        sk: str | None = None,
+        *,
+        exactly: bool = False,
+        names_only: bool = False,
+        consistent: bool = True,
     ) -> AsyncIterator[Item]:
         """All items under `pk` whose sk is, or begins with, `sk`."""
         condition, values = "pk = :pk", {":pk": {"S": pk}}
@@ -276,13 +334,15 @@ class _Calls:
             condition += " AND sk = :sk" if exactly else " AND begins_with(sk, :sk)"
             values[":sk"] = {"S": sk}
         more: dict[str, Any] = {"ProjectionExpression": "pk, sk"} if names_only else {}
+        more["ConsistentRead"] = consistent
         async for item in self._pages(condition, values, more):
             yield item
 
     async def some(self, pk: str, relation: str, sk: str, count: int) -> AsyncIterator[Item]:
         """At most `count` items under `pk` with such an sk, in its order; others cost nothing."""
         values = {":pk": {"S": pk}, ":sk": {"S": sk}}
-        pages = self._pages(f"pk = :pk AND sk {relation} :sk", values, {"Limit": count})
+        more = {"Limit": count, "ConsistentRead": True}
+        pages = self._pages(f"pk = :pk AND sk {relation} :sk", values, more)
         async for item in pages:
             yield item
             count -= 1
@@ -298,7 +358,6 @@ class _Calls:
                 "Query",
                 KeyConditionExpression=condition,
                 ExpressionAttributeValues=values,
-                ConsistentRead=True,
                 **more,
             )
             if "Items" not in answer:

@@ -5,6 +5,8 @@
     worker#STREAM@CREATED    WORKER ID                   worker rows: one Query
     shard#0 … shard#15       STREAM@CREATED#SHARD ID     shard rows, by hash of the shard id
     state#STREAM@CREATED/ID  EPOCH-COMMIT-WRITE ID       a shard's small states
+    instructions#APP         000 … 255                   what people asked: one Query
+    taken#APP                INSTRUCTION ID#SHARD        which shards took it
 
 Sixteen buckets because one partition takes 1,000 writes a second, and so do not even 10,000 shards
 on one bucket's neighbours. Positions are text that sorts as they do; what a worker holds is packed,
@@ -20,6 +22,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from processor.core.instructions import Instruction, decoded, encoded
 from processor.core.leases.rows import (
     AppRow,
     CommittedMark,
@@ -35,6 +38,7 @@ from processor.core.leases.rows import (
     position_text,
 )
 from processor.model import Mark, Shard
+from processor.ports import Placed
 
 Item = dict[str, Any]
 
@@ -73,6 +77,7 @@ class _StoredMark(Struct, array_like=True):
     fact: str
     watermark_ms: int
     shard_id: str = ""
+    payload: str = ""
 
 
 # ---- keys -----------------------------------------------------------------------------------
@@ -111,6 +116,43 @@ def state_place(name: str) -> tuple[str, str]:
     """pk and sk of a stored state by its key, or of a prefix of keys."""
     folder, _, file = name.rpartition("/")
     return f"state#{folder}", file
+
+
+def instructions_pk(app: str) -> str:
+    return f"instructions#{app}"
+
+
+def instruction_key(app: str, place: int) -> Item:
+    return key(instructions_pk(app), f"{place:03d}")
+
+
+def taken_pk(app: str) -> str:
+    return f"taken#{app}"
+
+
+def taken_sk(instruction_id: str, shard: str) -> str:
+    return f"{instruction_id}#{shard}"
+
+
+def taken_key(app: str, instruction_id: str, shard: str) -> Item:
+    return key(taken_pk(app), taken_sk(instruction_id, shard))
+
+
+# ---- what people asked ----------------------------------------------------------------------
+
+
+def expiry(instruction: Instruction) -> Item:
+    """In seconds, as DynamoDB's own time to live wants it, where a table has that for this name."""
+    return {"expires_at": {"N": str(-(-instruction.expires_ms // 1_000))}}
+
+
+def instruction_item(app: str, placed: Placed) -> Item:
+    body = {"id": {"S": placed.instruction.id}, "body": {"S": encoded(placed.instruction)}}
+    return instruction_key(app, placed.place) | body | expiry(placed.instruction)
+
+
+def placed(item: Mapping[str, Any]) -> Placed:
+    return Placed(int(item["sk"]["S"]), decoded(item["body"]["S"]))
 
 
 # ---- rows -----------------------------------------------------------------------------------
@@ -196,6 +238,7 @@ def shard_values(row: ShardRow) -> Item:
             m.mark.fact,
             m.mark.watermark_ms,
             m.mark.shard_id,
+            m.mark.payload,
         )
         for m in row.marks
     ]
@@ -265,5 +308,6 @@ def _mark(one: _StoredMark) -> Mark:
         "fact": one.fact,
         "watermark_ms": one.watermark_ms,
         "shard_id": one.shard_id,
+        "payload": one.payload,
     }
     return msgspec.convert(values, Mark)

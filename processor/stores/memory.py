@@ -13,8 +13,9 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from processor.core.instructions import Instruction
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
-from processor.ports import Written
+from processor.ports import Placed, Written
 
 Gate = Callable[[str, Literal["before", "after"]], Awaitable[None]]
 
@@ -50,6 +51,46 @@ class MemoryObjects:
         return sorted(key for key in self.blobs if key.startswith(prefix))
 
 
+class MemoryInstructions:
+    """What people asked for, in dicts; `processor.ports.Instructions`."""
+
+    def __init__(self, content: MemoryContent, gate: Gate = open_gate) -> None:
+        self._content, self._gate = content, gate
+
+    async def read(self, app: str, *, consistent: bool = False) -> list[Placed]:
+        await self._gate("read_instructions", "before")
+        found = self._content.instructions.items()
+        return sorted(Placed(place, one) for (of, place), one in found if of == app)
+
+    async def put(self, app: str, placed: Placed, now_ms: int) -> bool:
+        await self._gate("put_instruction", "before")
+        standing = self._content.instructions.get((app, placed.place))
+        if standing is not None and standing.expires_ms >= now_ms:
+            return False
+        self._content.instructions[app, placed.place] = placed.instruction
+        await self._gate("put_instruction", "after")
+        return True
+
+    async def remove(self, app: str, placed: Placed) -> bool:
+        await self._gate("remove_instruction", "before")
+        standing = self._content.instructions.get((app, placed.place))
+        if standing is None or standing.id != placed.instruction.id:
+            return False
+        del self._content.instructions[app, placed.place]
+        self._content.taken.pop((app, standing.id), None)
+        await self._gate("remove_instruction", "after")
+        return True
+
+    async def acknowledge(self, app: str, instruction: Instruction, shard: str) -> None:
+        await self._gate("acknowledge", "before")
+        self._content.taken.setdefault((app, instruction.id), set()).add(shard)
+        await self._gate("acknowledge", "after")
+
+    async def taken(self, app: str, instruction: Instruction) -> list[str]:
+        await self._gate("read_taken", "before")
+        return sorted(self._content.taken.get((app, instruction.id), ()))
+
+
 @dataclass
 class MemoryContent:
     """What a table holds."""
@@ -58,6 +99,8 @@ class MemoryContent:
     workers: dict[tuple[StreamKey, str], WorkerRow] = field(default_factory=dict)
     shards: dict[tuple[StreamKey, str], ShardRow] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    instructions: dict[tuple[str, int], Instruction] = field(default_factory=dict)
+    taken: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
 
 class MemoryTable:
@@ -67,10 +110,15 @@ class MemoryTable:
         self.content = content or MemoryContent()
         self._gate = gate
         self._items = MemoryObjects(self.content.blobs, gate)
+        self._instructions = MemoryInstructions(self.content, gate)
 
     @property
     def items(self) -> MemoryObjects:
         return self._items
+
+    @property
+    def instructions(self) -> MemoryInstructions:
+        return self._instructions
 
     async def pin(self, row: AppRow) -> AppRow:
         await self._gate("pin", "before")

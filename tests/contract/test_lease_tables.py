@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from processor.core.instructions import Instruction, encoded
 from processor.core.leases.rows import (
     AppRow,
     Generation,
@@ -28,7 +29,7 @@ from processor.core.leases.rows import (
 )
 from processor.errors import Outage, Throttled, Unavailable
 from processor.model import END, TRIM_HORIZON, Mark, Position, Shard
-from processor.ports import LeaseTable
+from processor.ports import LeaseTable, Placed
 from processor.stores.dynamodb import DynamoTable, create_table
 from processor.stores.dynamodb_items import worker_key, worker_values
 from processor.stores.memory import MemoryTable
@@ -387,6 +388,55 @@ async def test_an_end_may_be_repeated_when_its_answer_was_lost(table: LeaseTable
     assert (await table.end(row, after, [fresh(1, 0)])).applied
     again = await table.end(row, after, [fresh(1, 0)])
     assert again.row == after
+
+
+# ---- what people ask
+
+
+def asked(number: int, expires_ms: int = 5_000) -> Placed:
+    id_ = f"{number:013d}-0123abcd"
+    key = {"store": "s1"}
+    return Placed(number, Instruction(id_, "mute", expires_ms, rule="orders", key=key, until_ms=9))
+
+
+async def test_instructions_come_back_in_order_and_only_those_of_the_app(table: LeaseTable) -> None:
+    desk = table.instructions
+    for placed in (asked(17), asked(3)):
+        assert await desk.put("shop", placed, now_ms=1_000)
+    assert await desk.put("other", asked(4), now_ms=1_000)
+    assert await desk.read("shop") == [asked(3), asked(17)]
+    assert await desk.read("shop", consistent=True) == [asked(3), asked(17)]
+
+
+async def test_a_place_is_taken_until_what_is_in_it_has_expired(table: LeaseTable) -> None:
+    desk, second = table.instructions, asked(3)._replace(place=5)
+    assert await desk.put("shop", asked(5, expires_ms=5_000), now_ms=1_000)
+    assert not await desk.put("shop", second, now_ms=4_000)
+    assert await desk.put("shop", second, now_ms=7_000)
+    assert await desk.read("shop") == [second]
+
+
+async def test_only_the_instruction_that_was_meant_is_removed_with_who_took_it(
+    table: LeaseTable,
+) -> None:
+    desk, placed, other = table.instructions, asked(5), asked(3)._replace(place=5)
+    await desk.put("shop", placed, now_ms=1_000)
+    for shard in ("orders/s1", "orders/s0", "orders/s1"):
+        await desk.acknowledge("shop", placed.instruction, shard)
+    assert await desk.taken("shop", placed.instruction) == ["orders/s0", "orders/s1"]
+    assert not await desk.remove("shop", other)
+    assert await desk.read("shop") == [placed]
+    assert await desk.remove("shop", placed)
+    assert not await desk.remove("shop", placed)
+    assert (await desk.read("shop"), await desk.taken("shop", placed.instruction)) == ([], [])
+
+
+async def test_a_mark_keeps_the_instruction_that_it_carries(table: LeaseTable) -> None:
+    row = await owned(table)
+    mark = Mark(TRIM_HORIZON, "instructed", 0, payload=encoded(asked(1).instruction))
+    after = marked(row, mark, "w")
+    assert (await table.write(row, after)).applied
+    assert await table.read_shard(STREAM, row.id) == after
 
 
 # ---- DynamoDB alone: what goes wrong over a wire

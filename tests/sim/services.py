@@ -106,6 +106,7 @@ class RemoteTable(Remote):
     def __init__(self, network: Network, host: Host, target: MemoryTable) -> None:
         super().__init__(network, host, "table", target)
         self.items = Remote(network, host, "items", target.items)
+        self.instructions = target.instructions  # nobody asks: a poll is no event of a history
 
 
 STALE = 3  # a stale listing is that of so many listings ago

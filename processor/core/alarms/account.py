@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from processor.core.alarms import n_of_m, wanted
+from processor.core.alarms import hush, n_of_m, wanted
 from processor.core.alarms.alarm import Alarm, AlarmState
 from processor.core.alarms.control import Control
 from processor.detectors.base import SEVERITIES, Detector, Params, Verdict, Wave, duration
@@ -32,11 +32,12 @@ class Place(NamedTuple):
     alarms: State
     wave: Wave  # as the detector saw it
     verdict: Verdict
+    late: int = hush.TOLD  # why it was not told before
 
 
 def told(subject: Subject, state: AlarmState, place: Place) -> Alarm:
     detector, params = subject.detector, subject.params
-    row, i, alarms, wave, verdict = place
+    row, i, alarms, wave, verdict, _ = place
     away = _difference(detector, verdict, wave, i)
     expected, score = float(verdict.expected[i]), _rounded(verdict.score[i])
     bar, seen_ms = subject.control.bar(subject.series), int(verdict.nearest_ms[i])
@@ -80,8 +81,13 @@ def _difference(detector: Detector, verdict: Verdict, wave: Wave, i: int) -> flo
 
 
 def _sentence(subject: Subject, state: AlarmState, place: Place) -> str:
-    row, i, alarms, wave, verdict = place
+    row, i, alarms, wave, verdict, late = place
     aggregate, params = subject.spec.aggregate, subject.params
+    if state == "resolved" and late == hush.EXPECTED:
+        return f"{aggregate}: somebody marked this as expected"
+    if state == "opened" and late in hush.REASONS:
+        lasted = duration(wave.end_ms - int(alarms["began_ms"][row]))
+        return f"{aggregate} has been unusual for {lasted}: {hush.REASONS[late]}"
     if state == "resolved":
         lasted = duration(int(alarms["calm_since_ms"][row] - alarms["began_ms"][row]))
         return subject.detector.farewell(aggregate, lasted, float(alarms["worst"][row]))

@@ -39,6 +39,11 @@ COLUMNS = (
     Column("shut_ms", "<i8", NEVER_MS),  # end of the window that resolved the last one
     Column("worst", "<f8"),  # value of the window with the highest score
     Column("worst_score", "<f8"),
+    Column("hushed", "u1"),  # why it is open and untold: see `hush`
+    Column("storm", "<u8"),  # of the event that it was told with: `instructions.brief`
+    Column("told", "<u8", 0, 3),  # likewise of its newest events: opened, escalated, resolved
+    Column("furthest", "<f8"),  # signed: how far the newest alarm went from what was expected
+    Column("accepted", "<f8", 0, 2),  # below, above: so far it may go (see `expected`)
 )
 # They tell of windows judged by the options themselves, and start anew with other options.
 VOLATILE = frozenset({"beyond", "since_escalation"})
@@ -74,6 +79,10 @@ class Alarm(Struct, frozen=True):
     bin: str = ""  # part of the day or week that it was compared with
 
 
+def _forget(event_id: str) -> None:
+    pass
+
+
 class Pending(NamedTuple):
     """An alarm that is certain, but not yet put into words: that takes a hundred times as long,
     and when everything goes silent at once, there is one for each key."""
@@ -82,3 +91,4 @@ class Pending(NamedTuple):
     make: Callable[[], Alarm]
     state: AlarmState = "opened"
     series: str = ""  # what the detector's columns are called
+    note: Callable[[str], None] = _forget  # told the id of its event

@@ -73,6 +73,20 @@ class Scorer:
         for watch in self._watches:
             watch.pass_over(rows)
 
+    def knows(self, event: int) -> bool:
+        """Whether an event is about one of these series, by its `instructions.brief`."""
+        return any(len(watch.known(event)) for watch in self._watches)
+
+    def expect(self, event: int) -> None:
+        """What that event told was to be expected: see `Watch.expect`."""
+        for watch in self._watches:
+            watch.expect(watch.known(event))
+
+    def forget_expected(self, event: int) -> None:
+        """Accept nothing of that event's series any more."""
+        for watch in self._watches:
+            watch.forget_expected(watch.known(event))
+
     def ensure(self, n_keys: int) -> None:
         """Have rows for at least so many keys."""
         for table in self._tables().values():

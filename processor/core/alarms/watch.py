@@ -16,6 +16,8 @@ from processor import detectors
 from processor.core.alarms import (
     account,
     escalation,
+    expected,
+    hush,
     inputs,
     n_of_m,
     recovery,
@@ -26,8 +28,11 @@ from processor.core.alarms.account import Place, Subject
 from processor.core.alarms.alarm import COLUMNS, NEVER_MS, VOLATILE, AlarmState, Pending
 from processor.core.alarms.control import Control
 from processor.core.columns import Columns
+from processor.core.instructions import brief
 from processor.detectors.base import Detector, Params, Verdict, Wave
 from processor.model import Bools, DetectSpec, Floats, Rows
+
+_TOLD = {"opened": 0, "escalated": 1, "resolved": 2}  # places in the column
 
 
 class Heard(NamedTuple):
@@ -58,6 +63,7 @@ class Watch:
 
     def judge(self, rows: Rows, wave: Wave, values: Mapping[str, Floats]) -> list[Pending]:
         """One window of the keys `rows`; `values`: float64[n] by aggregate."""
+        self._remember_expected(rows, wave)
         heard = self.hear(rows, wave, values)
         is_open = self.alarms.arrays["is_open"][rows]
         opens = self._opening(rows, heard, is_open)
@@ -67,20 +73,25 @@ class Watch:
         if not len(at):
             return []
         over = self._go_on(rows[at], at, heard)
+        over |= self.alarms.arrays["hushed"][rows[at]] == hush.EXPECTED
+        facts = hush.Facts(opens[at], escalates[at], over)
+        told = hush.on_windows(
+            self._control, self.series, self.alarms.arrays, rows[at], facts, heard.wave
+        )
         self._shut(rows[at[over]], heard.wave)
-        return self._pending(rows, at[over | opens[at] | escalates[at]], opens, escalates, heard)
+        return self._pending(rows, at, told, heard)
 
     def hear(self, rows: Rows, wave: Wave, values: Mapping[str, Floats]) -> Heard:
         """Score and learn, and say what would be enough for an alarm."""
         params, alarms = self.params, self.alarms.arrays
         wave = inputs.prepared(params, self.spec, self._empties, wave, values)
         verdict = self.detector.judge(params, self.state.arrays, rows, wave)
-        self._control.on_scores(self.series, verdict.score)
+        self._control.on_scores(self.series, verdict.score, wave)
         windows = alarms["windows"][rows]
         judged = ~np.isnan(verdict.score)
         alarms["windows"][rows] = windows + judged
         is_warm = windows >= params.warm_up
-        unwanted = self._unwanted(verdict, wave)
+        unwanted = self._unwanted(rows, verdict, wave)
         breaches = inputs.breaches(params, wave)
         beyond = ((verdict.raised & ~unwanted) | breaches) & is_warm
         speaks = beyond.copy()
@@ -98,10 +109,14 @@ class Watch:
             speaks[at] &= alarms["since_escalation"][rows[at]] < m
         return Heard(wave, verdict, beyond, unwanted, speaks)
 
-    def _unwanted(self, verdict: Verdict, wave: Wave) -> Bools:
+    def _unwanted(self, rows: Rows, verdict: Verdict, wave: Wave) -> Bools:
         at = np.flatnonzero(verdict.raised)
         unwanted = np.zeros(len(verdict.raised), dtype=np.bool_)
         unwanted[at] = ~wanted.wanted(self.params, verdict, wave.values, at)
+        away = expected.distances(self.spec.kind, verdict, wave, at)
+        accepted = expected.are_accepted(self.alarms.arrays, rows[at], away)
+        self._control.on_untold("expected", int((accepted & ~unwanted[at]).sum()))
+        unwanted[at] |= accepted
         return unwanted
 
     # ---- what changes ---------------------------------------------------------------------------
@@ -113,10 +128,7 @@ class Watch:
         if len(at):
             scores, chosen = heard.verdict.score[at], rows[at]
             may = recovery.is_cooled(self.params, self.alarms.arrays, chosen, scores, heard.wave)
-            bar = self._control.bar(self.series)
-            if bar > 0:
-                may &= ~(scores < self.detector.threshold(self.params) + bar)
-            opens[at] = may & ~self._suppressed(rows, at, heard)
+            opens[at] = may
         return opens
 
     def _escalating(self, rows: Rows, heard: Heard, is_open: Bools) -> Bools:
@@ -128,14 +140,10 @@ class Watch:
         if len(at):
             levels = self.alarms.arrays["severity"]
             found = severity.levels(self.params, heard.verdict.score[at])
-            may = (found > levels[rows[at]]) & ~self._suppressed(rows, at, heard)
+            may = found > levels[rows[at]]
             rises[at] = may
             levels[rows[at[may]]] = found[may]
         return rises
-
-    def _suppressed(self, rows: Rows, at: Rows, heard: Heard) -> Bools:
-        differences = wanted.difference(heard.verdict, heard.wave.values, at)
-        return self._control.suppressed(self.series, rows[at], differences, heard.wave)
 
     def _open(self, rows: Rows, opens: Bools, heard: Heard) -> None:
         """Fresh alarms; one about several windows in a row is told at the end, but began before."""
@@ -156,12 +164,16 @@ class Watch:
         alarms["calm"][chosen] = 0
         alarms["worst"][chosen] = np.nan
         alarms["worst_score"][chosen] = -np.inf
+        away = expected.distances(self.spec.kind, verdict, wave, np.flatnonzero(opens))
+        expected.on_opened(alarms, chosen, away)
 
     def _go_on(self, rows: Rows, at: Rows, heard: Heard) -> Bools:
         """Note a window of open alarms; which are over."""
         verdict, beyond, unwanted = heard.verdict, heard.beyond[at], heard.unwanted[at]
         scores = np.where(unwanted, 0.0, verdict.score[at])
         recovery.note_worst(self.alarms.arrays, rows, heard.wave.values[at], scores)
+        away = expected.distances(self.spec.kind, verdict, heard.wave, at[beyond])
+        expected.on_windows(self.alarms.arrays, rows[beyond], away)
         calm = (verdict.calm[at] | unwanted) & ~beyond
         return recovery.on_windows(self.params, self.alarms.arrays, rows, calm, scores, heard.wave)
 
@@ -187,24 +199,67 @@ class Watch:
         """See `Scorer.shut`."""
         self.alarms.arrays["is_open"][rows] = False
         self.alarms.arrays["shut_ms"][rows] = NEVER_MS
+        self.alarms.arrays["hushed"][rows] = hush.TOLD
         if is_gap:
             self.forget_volatile(rows)
             for column in self.state.specs:
                 if column.name in self.params.passing:
                     self.state.arrays[column.name][rows] = column.fill
 
+    # ---- what people say ------------------------------------------------------------------------
+
+    def known(self, event: int) -> Rows:
+        """The series that an event is about, by its `instructions.brief`."""
+        alarms = self.alarms.arrays
+        is_told = (alarms["told"] == event).any(axis=1) | (alarms["storm"] == event)
+        return np.flatnonzero(is_told & (event != 0))  # 0: of none
+
+    def expect(self, rows: Rows) -> None:
+        """What the newest alarms of these series told was to be expected: those that are open
+        resolve with the next window, and the like opens none."""
+        alarms = self.alarms.arrays
+        expected.accept(alarms, rows)
+        is_untold = alarms["is_open"][rows] & (alarms["hushed"][rows] != hush.TOLD)
+        alarms["is_open"][rows[is_untold]] = False  # nobody heard of it, nor will
+        alarms["hushed"][rows] = hush.EXPECTED
+
+    def forget_expected(self, rows: Rows) -> None:
+        expected.forget(self.alarms.arrays, rows)
+
+    def _remember_expected(self, rows: Rows, wave: Wave) -> None:
+        """A detector with a memory takes in what was expected, as of the window that was told."""
+        alarms = self.alarms.arrays
+        chosen = rows[alarms["hushed"][rows] == hush.EXPECTED]
+        expect = getattr(self.detector, "expect", None)
+        for row in [] if expect is None else chosen.tolist():
+            ago_ms = wave.start_ms - int(alarms["opened_ms"][row])
+            was = Wave(
+                wave.start_ms - ago_ms,
+                wave.end_ms - ago_ms,
+                wave.local_ms - ago_ms,
+                alarms["worst"][row : row + 1].copy(),
+                np.ones(1, dtype=np.int64),
+            )
+            if np.isfinite(was.values[0]):
+                at = np.array([row], dtype=np.intp)
+                expect(self.params, self.state.arrays, at, was.values, was)  # type: ignore[misc]
+        alarms["hushed"][chosen[~alarms["is_open"][chosen]]] = hush.TOLD
+
     # ---- what is told ---------------------------------------------------------------------------
 
-    def _pending(
-        self, rows: Rows, at: Rows, opens: Bools, escalates: Bools, heard: Heard
-    ) -> list[Pending]:
+    def _pending(self, rows: Rows, at: Rows, told: hush.Heard, heard: Heard) -> list[Pending]:
         """Of the places `at` of a wave."""
         out = []
-        for i, row in zip(at.tolist(), rows[at].tolist(), strict=True):
+        for j in np.flatnonzero(told.opened | told.escalated | told.resolved).tolist():
+            i, late = int(at[j]), int(told.late[j])
+            row = int(rows[i])
             state: AlarmState = (
-                "opened" if opens[i] else "escalated" if escalates[i] else "resolved"
+                "opened" if told.opened[j] else "resolved" if told.resolved[j] else "escalated"
             )
-            place = Place(row, i, self.alarms.arrays, heard.wave, heard.verdict)
+            place = Place(row, i, self.alarms.arrays, heard.wave, heard.verdict, late)
             make = partial(account.told, self._subject, state, place)
-            out.append(Pending(row, make, state, self.series))
+            out.append(Pending(row, make, state, self.series, partial(self._note, state, row)))
         return out
+
+    def _note(self, state: AlarmState, row: int, event_id: str) -> None:
+        self.alarms.arrays["told"][row, _TOLD[state]] = brief(event_id)

@@ -28,7 +28,7 @@ class MergedRule(Rule):
         spec = plan.spec
         most = groups_max(spec.max_groups, plan.buckets)
         # No record is here to be put aside: what is one too many counts in `other`.
-        self.keys = KeyTable(spec.group_by, None, shard, most)
+        self._ruling.keys = self.keys = KeyTable(spec.group_by, None, shard, most)
         assert plan.grid is not None, "refused where the pipeline file is read"
         self.bare = WindowTable(plan.grid, spec.aggregates)  # stays empty: what shards tell
         self._members = members
@@ -36,6 +36,9 @@ class MergedRule(Rule):
         empty_values = figures.nothing(spec.aggregates)
         self._tell = _Tell(spec, self._tell.identity, self.keys, self._starts, empty_values)
         self._tell.members, self._tell.bucket = members, bucket
+
+    def _share(self) -> float:
+        return 1 / self.plan.buckets
 
     def check(self, deltas: Deltas) -> None:
         """Raises ValueError where these are no deltas of this rule."""

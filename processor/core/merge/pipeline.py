@@ -22,8 +22,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.codecs.base import Fault
-from processor.core import letters, sections
+from processor.core import instructions, letters, sections
 from processor.core.homes import HashRange, range_of
+from processor.core.instructions import Instructed, Instruction
 from processor.core.merge import partials, world
 from processor.core.merge.members import Behind as Behind
 from processor.core.merge.partials import Head
@@ -37,7 +38,7 @@ from processor.core.turns import EVENT_WORK, Piece, joined, step, turns
 from processor.errors import StateUnreadable
 from processor.model import Counts, DeadLetter, Mark, Page, Position, Shard, Step
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 # Of what newer pipeline files tell during a rollout, minutes of many shards; past it, what comes
 # goes to the dead letters.
 ASIDE_BYTES_MAX = 16 * 2**20
@@ -63,6 +64,7 @@ class Snapshot(Struct, frozen=True):
     totals: Totals
     worlds: dict[str, world.Saved]  # by rule version and bucket
     aside: list[Aside]
+    instructed: instructions.Saved = instructions.Saved()
 
 
 class _Versioned(Struct, frozen=True):
@@ -94,6 +96,7 @@ class MergePipeline:
         self._rules = {rule.version: rule for rule in plan.rules if rule.is_global}
         self._worlds: dict[tuple[str, int], World] = {}
         self._aside: list[Aside] = []
+        self._instructed = Instructed()
 
     def __repr__(self) -> str:
         return f"<MergePipeline {self.shard.id} at {self.position} {list(self._worlds.values())!r}>"
@@ -172,7 +175,23 @@ class MergePipeline:
         """The merge shard is at its end: all stays open for the children to inherit."""
         yield step([], [], Counts())
 
+    def is_asked(self, instruction: Instruction) -> bool:
+        """Whether it concerns this shard, and was not taken yet. A mute concerns a rule of ours
+        also where no world of it is here yet."""
+        if self._instructed.has_taken(instruction):
+            return False
+        if instruction.rule:
+            return any(plan.spec.name == instruction.rule for plan in self._rules.values())
+        return any(one.rule.is_asked(instruction) for one in self._worlds.values())
+
+    def _instruct(self, instruction: Instruction) -> None:
+        self._instructed.take(instruction)
+        for one in self._worlds.values():
+            one.rule.on_instruction(instruction)
+
     def _mark(self, mark: Mark, counts: Counts) -> Iterator[Piece]:
+        if mark.fact == "instructed":
+            self._instruct(instructions.decoded(mark.payload))
         for _, one in sorted(self._worlds.items(), key=lambda item: item[0]):
             if mark.fact == "stalled":
                 yield from _told(one, one.stall(mark.shard_id, mark.watermark_ms), 0, counts)
@@ -243,6 +262,7 @@ class MergePipeline:
         if at not in self._worlds:
             app = self.plan.pipeline.app
             self._worlds[at] = World(plan, app, self.shard, bucket, self._seeks)
+            self._worlds[at].rule.obey(self._instructed)
         return self._worlds[at]
 
     def _dead_letter(self, page: Page, i: int, fault: Fault) -> DeadLetter:
@@ -265,6 +285,7 @@ class MergePipeline:
             self.totals,
             {_name(at): self._worlds[at].snapshot() for at in sorted(self._worlds)},
             self._aside,
+            self._instructed.snapshot(),
         )
         yield from stream.parts(saved)
 
@@ -318,6 +339,7 @@ class MergePipeline:
 
     def _adopting(self, saved: Snapshot) -> Iterator[None]:
         """What is at home here: worlds of our rules, and what waits for others."""
+        self._instructed.adopt(saved.instructed)
         self._aside += [one for one in saved.aside if one.hash_key in self._range]
         self._drop_old()
         try:
@@ -397,6 +419,8 @@ def _told(one: World, taken: Taken, arrival_ms: int, counts: Counts) -> Iterator
                 key = (name, output.alarm.detect.name, output.alarm.state)
                 counts.anomalies[key] = counts.anomalies.get(key, 0) + 1
             yield EVENT_WORK, [replace(output.event, arrival_ms=arrival_ms)]
+    for why, n in one.rule.take_untold().items():
+        counts.untold[name, why] = counts.untold.get((name, why), 0) + n
 
 
 def _name(at: tuple[str, int]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from processor import detectors
+from processor.core.alarms.control import Uncontrolled
 from processor.detectors.base import Params, SensitiveParams
 from processor.model import DetectSpec
 from tests.core.alarms.support import NAN, Rule, scored, threshold
@@ -253,28 +254,24 @@ def test_a_difference_from_nothing_has_no_percentage():
 # ---- control --------------------------------------------------------------------------------
 
 
-class Strict:
+class Strict(Uncontrolled):
     """A raised bar, and key 1 muted."""
 
-    def on_scores(self, series, scores):
-        self.scores = scores
-
     def bar(self, series):
-        return 0.5
+        return 1.5
 
-    def suppressed(self, series, rows, differences, wave):
-        assert (differences > 0).all()
+    def muted(self, series, rows, wave):
         return rows == 1
 
     def expected_every(self, series, score):
         return 1000 * score
 
 
-def test_a_raised_bar_and_a_mute_keep_alarms_shut_and_the_event_says_how_rare_it_is():
+def test_a_raised_bar_and_a_mute_keep_alarms_untold_and_the_event_says_how_rare_it_is():
     rule = Rule(scored(), control=Strict())
     alarms = rule.see({0: 1.4, 1: 9.0, 2: 1.6})
     assert [alarm.row for alarm in alarms] == [2]
-    assert (alarms[0].raised_bar, alarms[0].expected_every) == (0.5, 1600.0)
+    assert (alarms[0].raised_bar, alarms[0].expected_every) == (1.5, 1600.0)
 
 
 # ---- refusals -------------------------------------------------------------------------------
