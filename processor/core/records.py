@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from processor.core.figures import Readings, some
-from processor.core.windows import SampleOf
+from processor.core.windows import Sample, SampleOf
 from processor.model import Ints, Rows
 
 
@@ -46,5 +46,17 @@ class Records(NamedTuple):
         sample_of = self.sample_of
         if sample_of is None:
             return None
-        places = np.arange(len(self.at))[where]
-        return lambda i: sample_of(int(places[i]))
+        if isinstance(sample_of, _Samples):  # or a part of a part of … would call as deep
+            return _Samples(sample_of.of, sample_of.places[where])
+        return _Samples(sample_of, np.arange(len(self.at))[where])
+
+
+class _Samples:
+    """Some records' samples, by their places among all."""
+
+    def __init__(self, of: SampleOf, places: Rows):
+        self.of = of
+        self.places = places
+
+    def __call__(self, i: int) -> Sample:
+        return self.of(int(self.places[i]))

@@ -175,6 +175,12 @@ def test_a_window_that_ended_before_is_told_on_time_and_not_as_evicted() -> None
     assert windows([step]) == [("a", "on_time", 1, True), ("a", "evicted:1", 1, False)]
 
 
+def test_a_page_of_which_each_record_evicts_is_counted_to_its_end() -> None:
+    pipeline = streams.fresh(plan(overflow="evict", max_groups=1, detect=()))
+    step = pipeline.feed(streams.page([order(f"{i}", 0, i) for i in range(1_500)]))
+    assert step.counts.evicted == {"orders": 1_499}
+
+
 def test_many_keys_are_evicted_a_sixty_fourth_part_at_once_the_oldest_first() -> None:
     pipeline = streams.fresh(plan(overflow="evict", max_groups=640, detect=()))
     first = pipeline.feed(streams.page([order(f"{i}", 0, i) for i in range(640)]))
