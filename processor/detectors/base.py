@@ -277,8 +277,12 @@ def figure(value: float) -> str:
 
     >>> figure(7.2468), figure(12345.6), figure(0.5), figure(28.0), figure(3.2e12)
     ('7.25', '12,346', '0.5', '28', '3.2e+12')
+    >>> figure(999.7), figure(999.4), figure(-0.0)
+    ('1,000', '999', '0')
     """
-    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e9 else f"{value:.3g}"
+    value += 0.0  # nobody writes -0
+    # From 999.5 on three digits would be 1e+03.
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 def duration(ms: int) -> str:

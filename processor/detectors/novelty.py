@@ -122,12 +122,9 @@ class Novelty:
                 f"the last {lasted} together are unlike anything remembered"
             )
         is_above = value > expected
-        side, end = ("above", "up") if is_above else ("below", "down")
-        known = verdict.upper[i] if is_above else verdict.lower[i]
-        return (
-            f"{aggregate} is {figure(value)}, {side} the {figure(expected)} expected at this hour; "
-            f"{end} to {figure(known)} would be nothing new"
-        )
+        side = "above" if is_above else "below"
+        usual = f"{side} the {figure(expected)} expected at this hour"
+        return f"{aggregate} is {figure(value)}, {usual}; {_known(verdict, i, value, is_above)}"
 
     def bin(self, params: NoveltyParams, wave: Wave) -> str:
         return hours(wave)
@@ -250,6 +247,18 @@ def _explain(
         if look != "day":  # of which nothing is remembered in the value's own unit
             nearest = recall.nearest[told[of]] + chunk.expected[told[of]]
             verdict.nearest[at[of]] = nearest
+
+
+def _known(verdict: Verdict, i: int, value: float, is_above: bool) -> str:
+    """What would be nothing new, on the side of the value that is towards what is expected."""
+    lower, upper = float(verdict.lower[i]), float(verdict.upper[i])
+    if is_above and value > upper:
+        return f"up to {figure(upper)} would be nothing new"
+    if not is_above and value < lower:
+        return f"down to {figure(lower)} would be nothing new"
+    if value > upper or value < lower:  # in a gap, the other end of which is nearer
+        return f"the nearest value remembered is {figure(float(verdict.nearest[i]))}"
+    return "together with the windows before, it is unlike anything remembered"
 
 
 def _windows_of(look: Look, size_ms: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from processor.core.columns import Columns
 from processor.detectors import _memory
-from processor.detectors.base import Wave
+from processor.detectors.base import Wave, silence
 from processor.detectors.novelty import Novelty, NoveltyParams
 from tests.detectors.support import TEN_MIN, Series
 
@@ -58,6 +58,30 @@ def test_a_value_in_a_gap_between_two_modes_is_new():
     said = series.see(5)
     assert said.raised
     assert not said.lower <= 5 <= said.upper
+
+
+def test_a_value_in_a_gap_is_told_by_what_is_remembered_next_to_it_whatever_its_side():
+    """It lies far above what is expected, and below all that is near."""
+    values = np.where(np.arange(9 * PER_DAY) % 10 == 9, 100.0, 0.0)
+    values += np.random.default_rng(3).normal(0, 0.1, len(values))
+    series = Series("novelty", level="lite")
+    series.see_all(values)
+    said = series.see(70)
+    assert said.raised
+    assert said.expected < 70 < said.lower < said.upper
+    told, nearest = said.sentence.split(" expected at this hour; the nearest value remembered is ")
+    assert told == f"orders is 70, above the {said.expected:.3g}"
+    assert float(nearest) == pytest.approx(100, abs=15), "but for what the hour's mean moved"
+
+
+def test_a_value_that_is_new_only_with_those_before_it_says_so_and_names_no_bound():
+    verdict = silence(1)
+    verdict.expected[0], verdict.lower[0], verdict.upper[0], verdict.run[0] = 50, 20, 80, 1
+    wave = Wave(0, TEN_MIN, 0, np.array([75.0]), np.array([1]))
+    assert Novelty().sentence(NoveltyParams(), "orders", verdict, 0, wave) == (
+        "orders is 75, above the 50 expected at this hour; "
+        "together with the windows before, it is unlike anything remembered"
+    )
 
 
 def test_the_same_again_does_not_raise_again():

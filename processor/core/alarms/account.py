@@ -46,7 +46,7 @@ def told(subject: Subject, state: AlarmState, place: Place) -> Alarm:
         row=row,
         detect=subject.spec,
         state=state,
-        value=float(wave.values[i]) if math.isfinite(wave.values[i]) else None,
+        value=float(wave.values[i]) + 0.0 if math.isfinite(wave.values[i]) else None,
         expected=_rounded(expected),
         lower=_rounded(verdict.lower[i]),
         upper=_rounded(verdict.upper[i]),
@@ -105,5 +105,6 @@ def _sentence(subject: Subject, state: AlarmState, place: Place) -> str:
 
 
 def _rounded(number: float) -> float | None:
-    """Six digits: what a person can use, and the last bits are no two processors' business."""
-    return float(f"{number:.6g}") if math.isfinite(number) else None
+    """Six digits: what a person can use, and the last bits are no two processors' business. Zero
+    without a sign, as above."""
+    return float(f"{number:.6g}") + 0.0 if math.isfinite(number) else None

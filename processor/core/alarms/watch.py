@@ -151,11 +151,10 @@ class Watch:
         if not len(chosen):
             return
         wave, verdict, alarms = heard.wave, heard.verdict, self.alarms.arrays
-        values = wave.values[opens]
         size_ms = wave.end_ms - wave.start_ms
         alarms["is_open"][chosen] = True
-        alarms["is_above"][chosen] = (values > verdict.expected[opens]) | (
-            values > verdict.upper[opens]  # where there is a bound and no expectation
+        alarms["is_above"][chosen] = (
+            wanted.difference(verdict, wave.values, np.flatnonzero(opens)) > 0
         )
         alarms["opened_ms"][chosen] = wave.start_ms
         run = np.maximum(verdict.run[opens], 1)

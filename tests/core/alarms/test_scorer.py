@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from processor.core.alarms.alarm import Alarm
+from processor.core.alarms.control import Uncontrolled
+from processor.core.alarms.watch import Heard, Watch
+from processor.detectors.base import Wave, silence
 from processor.model import DetectSpec
-from tests.core.alarms.support import HOUR, NAN, Rule, threshold
+from tests.core.alarms.support import EMPTIES, HOUR, NAN, Rule, threshold
 
 
 def test_an_alarm_opens_once_and_resolves_after_calm_windows_in_a_row():
@@ -74,6 +77,24 @@ def test_the_direction_of_a_resolved_alarm_is_that_of_what_opened_it():
     assert [alarm.direction for alarm in rule.see({0: 0})] == ["below"]
     assert [alarm.direction for alarm in rule.see({0: 5})] == ["below"]
     assert [alarm.direction for alarm in rule.see({0: 10})] == ["above"]
+
+
+def test_a_value_below_what_is_expected_is_told_as_below_also_past_a_band_that_ends_lower():
+    """As where `novelty` finds it in a gap, with what is next to it below."""
+    verdict = silence(1)
+    verdict.expected[0], verdict.lower[0], verdict.upper[0] = 50, 4, 27
+    watch = Watch(threshold(above=1), "0", EMPTIES, Uncontrolled())
+    watch.alarms.ensure(1)
+    one, yes = np.zeros(1, dtype=np.intp), np.ones(1, dtype=np.bool_)
+    wave = Wave(0, HOUR, 0, np.array([30.0]), np.array([9]))
+    watch._open(one, yes, Heard(wave, verdict, yes, ~yes, yes))
+    assert not watch.alarms.arrays["is_above"][0]
+
+
+def test_a_zero_is_told_without_a_sign():
+    (alarm,) = Rule(threshold(below=1.0, clamp_min=-0.0)).see({0: -0.0})
+    assert math.copysign(1, alarm.value or 0.0) == 1
+    assert alarm.sentence == "failed is 0, below the bound of 1"
 
 
 def test_a_window_that_cannot_be_judged_is_neither_calm_nor_strange():
