@@ -152,6 +152,13 @@ class BudgetSpec(Struct, frozen=True):
     period_ms: int
 
 
+class CollapseSpec(Struct, frozen=True):
+    """More than `over` alarms that open in one window are told as one event."""
+
+    over: int = 200
+    by: str | None = None  # a field of the key: counted apart for each of its values
+
+
 class RuleSpec(Struct, frozen=True):
     """One rule. `where` is an event pattern; `emit_*` name sinks, None where nothing is sent."""
 
@@ -170,6 +177,7 @@ class RuleSpec(Struct, frozen=True):
     forget_after_ms: int | None = None  # of silence, in event time: a key is then as if new
     maintenance: tuple[MaintenanceSpec, ...] = ()
     alarm_budget: BudgetSpec | None = None
+    collapse: CollapseSpec | None = None
 
 
 class MergeSpec(Struct, frozen=True):

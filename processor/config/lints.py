@@ -162,6 +162,7 @@ def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:
     yield from _lint_waiting(rule, event, path)
     yield from _lint_panes(rule, path)
     yield from _lint_keys(rule, event, path)
+    yield from _lint_collapse(rule, path)
     if rule.emit_windows is None and rule.emit_anomalies is None:
         yield Warning(path, "it emits nothing: name a sink in emit.windows or emit.anomalies")
     elif rule.detect and rule.emit_anomalies is None:
@@ -217,6 +218,26 @@ def _lint_hopping(window: WindowSpec, path: str) -> Iterator[Warning]:
             f" {show_duration(every)} divides needs fewer"
         )
         yield Warning(f"{path}.window", message)
+
+
+def _lint_collapse(rule: RuleSpec, path: str) -> Iterator[Warning]:
+    """A limit that is out of reach."""
+    if rule.collapse is None:
+        return
+    fields = set(rule.group_by) - {rule.collapse.by}
+    keys = rule.max_groups + 1 if fields else 1  # `__other__` is one more
+    most = keys * len(rule.detect)
+    if most <= rule.collapse.over:
+        of = f"one {rule.collapse.by}" if rule.collapse.by is not None else "the rule"
+        alarms, detectors, groups = (
+            f"{n:,} {name}{'s' if n > 1 else ''}"
+            for n, name in ((most, "alarm"), (len(rule.detect), "detector"), (keys, "group"))
+        )
+        message = (
+            f"{of} never has more than {alarms} at a time ({detectors} on {groups}), so none are"
+            " ever told as one"
+        )
+        yield Warning(f"{path}.collapse", message)
 
 
 # ---- keys that never end ----------------------------------------------------------------------

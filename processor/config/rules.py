@@ -12,7 +12,7 @@ from processor.config.document import plain
 from processor.config.section import Faults, read_section
 from processor.core.figures import is_number
 from processor.model import AggregateSpec, DetectSpec, RuleSpec
-from processor.wording import describe, is_name
+from processor.wording import describe, did_you_mean, is_name, one_of
 
 OTHER_KEYS = ("where", "window", "panes", "aggregates", "detect", "maintenance", "emit")
 
@@ -41,7 +41,22 @@ def read_rule(name: str, tree: Any, faults: Faults) -> RuleSpec | None:
     )
     windows.check(rule, faults)
     maintenance.check(rule, faults)
+    check_collapse(rule, faults)
     return rule
+
+
+def check_collapse(rule: RuleSpec, faults: Faults) -> None:
+    """It is about alarms that somebody would be told."""
+    if rule.collapse is None:
+        return
+    path, by = f"rules.{rule.name}.collapse", rule.collapse.by
+    if by is not None and by not in rule.group_by:
+        known = one_of(rule.group_by) if rule.group_by else "no field: group_by is []"
+        faults.add(f"{path}.by", describe(by), known + did_you_mean(by, rule.group_by))
+    if not rule.detect:
+        faults.add(path, "a rule without detect", "a rule with detectors, whose alarms it is about")
+    elif rule.emit_anomalies is None:
+        faults.add(path, "a rule without emit.anomalies", "a sink there, that alarms go to")
 
 
 def check_name(name: str, path: str, faults: Faults) -> None:

@@ -199,6 +199,12 @@ RULE = (
         "How many alarms the rule may open: the bar rises until no more are to be expected. Each"
         " shard holds its part of it.",
     ),
+    Key(
+        "collapse",
+        values.COLLAPSE,
+        "More than `over` (200) alarms that open in one window of one value of the field `by`, or"
+        " of the whole rule, are told as one event. Each shard counts its own.",
+    ),
 )
 # By the key that says which it is.
 MAINTENANCE: Mapping[str, tuple[Key, ...]] = {

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from processor import zones
 from processor.config.document import Expanded, plain
-from processor.model import BudgetSpec
+from processor.model import BudgetSpec, CollapseSpec
 from processor.wording import NAME, describe, did_you_mean, is_field_path, one_of
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -195,6 +195,28 @@ def _show_budget(budget: BudgetSpec) -> str:
     return f"{budget.openings}/{period}"
 
 
+_OVER_MAX = 1_000_000
+
+
+def _read_collapse(tree: Any) -> CollapseSpec:
+    expected = "{by: FIELD, over: N}, or one of the two; N from 1 to 1000000"
+    known = plain(tree)
+    if not isinstance(tree, dict) or not tree or not tree.keys() <= {"by", "over"}:
+        raise Wrong(expected, describe(known))
+    try:
+        over = integer(1, _OVER_MAX).read(tree.get("over", CollapseSpec().over))
+        by = FIELD.read(tree["by"]) if "by" in tree else None
+    except Wrong as wrong:
+        key = "over" if wrong.expected.startswith("a whole") else "by"
+        raise Wrong(f"{key}: {wrong.expected}", describe(known)) from wrong
+    return CollapseSpec(over, by)
+
+
+def _show_collapse(collapse: CollapseSpec) -> dict[str, Any]:
+    by = {} if collapse.by is None else {"by": collapse.by}
+    return {**by, "over": collapse.over}
+
+
 def _is_start(value: str) -> bool:
     if value in ("trim_horizon", "latest"):
         return True
@@ -287,3 +309,16 @@ OBJECTS = text(
 )
 HOST = pattern("an address or a host's name to listen on", r"[a-zA-Z0-9.:_-]{1,255}")
 BUDGET = Type(_read_budget, {"type": "string", "pattern": f"^{_BUDGET}$|{VARIABLE}"}, _show_budget)
+COLLAPSE = Type(
+    _read_collapse,
+    {
+        "type": "object",
+        "properties": {
+            "by": {**FIELD.schema, "description": "A field of group_by."},
+            "over": {**integer(1, _OVER_MAX).schema, "description": "Alarms in one window."},
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+    },
+    _show_collapse,
+)

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
-from processor.core.alarms.alarm import Alarm
+from processor.core.alarms.alarm import Alarm, Collapsed
 from processor.model import DerivedEvent
 
 SCHEMA_VERSION = 1
@@ -32,6 +32,7 @@ ANOMALY_TYPES = {
     "opened": "Anomaly Opened",
     "escalated": "Anomaly Escalated",
     "resolved": "Anomaly Resolved",
+    "collapsed": "Anomaly Collapsed",
 }
 
 Key = tuple[tuple[str, str | int], ...]  # (field, value), in the order of the rule's group_by
@@ -138,6 +139,25 @@ def anomaly_event(identity: Identity, window: Window, alarm: Alarm, *, sink: str
         "sentence": alarm.sentence,
     }
     return _event(identity, window, sink, ANOMALY_TYPES[alarm.state], kind, anomaly)
+
+
+def storm_event(identity: Identity, window: Window, what: Collapsed, *, sink: str) -> DerivedEvent:
+    """Many series of one rule that became strange in one window, or calm again since."""
+    anomaly = {
+        "detector": what.detect.name,
+        "kind": what.detect.kind,
+        "state": what.state,
+        "severity": what.severity,
+        "series": what.series,
+        "by_detector": what.by_detector,
+        "worst": what.worst,
+        "still_open": what.still_open,
+        "left": what.left,
+        "opened_at": what.opened_ms,
+        "sentence": what.sentence,
+    }
+    kind = (f"storm:{what.state}", "", str(what.of))
+    return _event(identity, window, sink, ANOMALY_TYPES[what.state], kind, anomaly)
 
 
 def _event(

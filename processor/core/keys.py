@@ -247,6 +247,10 @@ class KeyTable:
         """What keys are put in order by; different for each."""
         return _text(*self._named(row))
 
+    @property
+    def shard_id(self) -> str:
+        return self._shard.id
+
     def is_other(self, row: int) -> bool:
         return row == self._other
 

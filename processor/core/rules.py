@@ -20,6 +20,7 @@ from processor.core.alarms.alarm import Pending
 from processor.core.alarms.maintenance import Calendar
 from processor.core.alarms.ruling import Ruling, of_series
 from processor.core.alarms.scorer import Scorer
+from processor.core.alarms.storm import Storm, Storms, Telling
 from processor.core.beginnings import Beginnings, Starts
 from processor.core.columns import Columns
 from processor.core.figures import FieldUse
@@ -110,6 +111,7 @@ class Saved(Struct, frozen=True):
     waves: tuple[Annotated[int, Meta(ge=-_NEVER_MS, lt=_NEVER_MS)] | None, int]
     scorer: dict[str, bytes]
     rarities: dict[str, rarity.Saved] = {}
+    storms: tuple[Storm, ...] = ()
 
 
 class Learnt(NamedTuple):
@@ -152,9 +154,10 @@ class Rule:
         empties = figures.empties(spec.aggregates)
         series = versions.detect_ids(spec.detect, versions.aggregate_ids(spec.aggregates))
         self._maintenance = Calendar(spec.maintenance, plan.zone)
-        self._ruling = Ruling(
-            spec.name, of_series(series, spec.detect), self.keys, spec.alarm_budget, self._share()
-        )
+        detects = of_series(series, spec.detect)
+        self._ruling = Ruling(spec.name, detects, self.keys, spec.alarm_budget, self._share())
+        collapse = None if spec.emit_anomalies is None else spec.collapse
+        self._storms = Storms(spec.name, collapse, detects, self._ruling)
         self._scorer = Scorer(spec.detect, empties, series, self._ruling)
         self._starts = Starts(shard)
         self._lifetimes = Lifetimes(spec)
@@ -317,15 +320,16 @@ class Rule:
     def _firing(self, told: Told) -> Firing:
         """The state moves on at once; the outputs, in order of key, are made as they are taken."""
         pending: list[Pending] = []
+        storms: list[Telling] = []
         cost = len(told.panes)
         start_ms = 0
         if told.is_on_time and self.plan.spec.detect:
             assert self.plan.grid is not None, "windows without a grid are never judged"
             start_ms = self.plan.grid.start_of(told.end_ms)
             if self._starts.may_be_whole(start_ms):
-                pending = self._judge(start_ms, told)
+                pending, storms = self._judge(start_ms, told)
                 cost = self.keys.rows
-        outputs = self._tell.outputs(start_ms, told.end_ms, told.panes, pending)
+        outputs = self._tell.outputs(start_ms, told.end_ms, told.panes, pending, storms)
         return Firing(told.record, told.end_ms, sum(told.panes.finals), cost, outputs)
 
     def is_due(self, watermark_ms: int) -> bool:
@@ -355,6 +359,7 @@ class Rule:
             self._waves.last,
             self._scorer.snapshot(n),
             self._ruling.snapshot(),
+            self._storms.snapshot(),
         )
 
     def learnt(self) -> Saved | None:
@@ -362,7 +367,7 @@ class Rule:
         alarms and time. None where there are no detectors. The rule itself goes no further."""
         if not self.plan.spec.detect:
             return None
-        self._scorer.shut(np.arange(self.keys.rows), is_gap=True)
+        self._shut(is_gap=True)
         nothing = windows.open_for(self.plan.spec, self.plan.grid, self.plan.when)
         return replace(
             self.snapshot(),
@@ -374,7 +379,11 @@ class Rule:
 
     def shut_alarms(self) -> None:
         """None that is open was told: none is to be told of as over."""
-        self._scorer.shut(np.arange(self.keys.rows), is_gap=False)
+        self._shut(is_gap=False)
+
+    def _shut(self, *, is_gap: bool) -> None:
+        self._scorer.shut(np.arange(self.keys.rows), is_gap=is_gap)
+        self._storms.forget()
 
     def learnt_of(self) -> Learnt:
         """What there is to know of what was learnt."""
@@ -412,6 +421,7 @@ class Rule:
         self._lifetimes.restore(saved.lifetimes, n)
         self._waves.last = saved.waves
         self._ruling.adopt(saved.rarities)
+        self._storms.restore(saved.storms)
         yield
         yield from self._scorer.restoring(saved.scorer, n)
 
@@ -441,6 +451,7 @@ class Rule:
         self._lifetimes.adopt(rows, saved.lifetimes, chosen)
         self._scorer.put(rows, saved.scorer, chosen)
         self._ruling.adopt(saved.rarities, len(rows) / max(1, len(chosen)))
+        self._storms.adopt(saved.storms, self._scorer.alarms)
         if is_former:
             self._scorer.forget_volatile(rows)
         last_ms, _ = saved.waves
@@ -464,14 +475,14 @@ class Rule:
         self._lifetimes.ensure(self.keys.rows)
         self._scorer.ensure(self.keys.rows)
 
-    def _judge(self, start_ms: int, told: Told) -> list[Pending]:
+    def _judge(self, start_ms: int, told: Told) -> tuple[list[Pending], list[Telling]]:
         """Run one window of all known keys past the detectors."""
         panes, n = told.panes, self.keys.rows
         is_known = self._by_key.arrays["first_end_ms"][:n] <= told.end_ms
         if self._maintenance.overlaps(start_ms, told.end_ms):
             self._waves.on_passed(told.end_ms)
             self._scorer.pass_over(np.flatnonzero(is_known))
-            return []
+            return [], []
         self._waves.on_judged(told.end_ms, is_empty=not len(panes))
         counts = np.zeros(n, dtype=np.int64)
         counts[panes.keys] = panes.counts
@@ -480,7 +491,7 @@ class Rule:
         values = {name: _spread(n, panes.keys, panes.values[name]) for name in watched}
         is_partial = self._starts.partial(np.arange(n), start_ms)
         known = np.flatnonzero(is_known & ~is_partial)
-        return self._scorer.judge(
+        pending = self._scorer.judge(
             start_ms,
             told.end_ms,
             known,
@@ -488,6 +499,8 @@ class Rule:
             {name: column[known] for name, column in values.items()},
             self.plan.zone.shift_ms(start_ms),
         )
+        span_ms = (start_ms, told.end_ms)
+        return self._storms.on_wave(self._scorer.alarms, self.keys, pending, span_ms)
 
 
 def _spread(n: int, keys: Any, column: Any) -> Floats:

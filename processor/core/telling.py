@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.core import events
-from processor.core.alarms.alarm import Alarm, Pending
+from processor.core.alarms.alarm import Alarm, Collapsed, Pending
+from processor.core.alarms.storm import Telling
 from processor.core.beginnings import Starts
 from processor.core.keys import KeyTable
 from processor.core.windows import Panes, Sample
@@ -26,7 +27,7 @@ class Output(Struct, frozen=True):
     rule: str
     end_ms: int
     event: DerivedEvent
-    alarm: Alarm | None = None
+    alarm: Alarm | Collapsed | None = None
 
 
 class Tell:
@@ -52,10 +53,12 @@ class Tell:
         end_ms: int,
         panes: Panes,
         pending: Sequence[Pending],
+        storms: Sequence[Telling] = (),
         *,
         is_evicted: bool = False,
     ) -> Iterator[Output]:
-        """In order of key: its window, then what the detectors say of it, in their order.
+        """In order of key: its window, then what the detectors say of it, in their order;
+        at last what is told of many at once.
 
         `start_ms`: of a window in which a key had no records. `is_evicted`: the windows are told as
         they stand, since their keys go. Made as they are taken.
@@ -83,6 +86,22 @@ class Tell:
                 event = events.anomaly_event(self.identity, named, alarm, sink=spec.emit_anomalies)
                 each.note(event.id)
                 yield Output(spec.name, end_ms, event, alarm)
+        for storm in storms:
+            if spec.emit_anomalies is not None:
+                yield self._storm(start_ms, end_ms, panes, storm, spec.emit_anomalies)
+
+    def _storm(self, start_ms: int, end_ms: int, panes: Panes, storm: Telling, sink: str) -> Output:
+        """It is of this shard only, and says so; it counts the records of all of its keys."""
+        count = int(panes.counts[np.isin(panes.keys, storm.rows)].sum())
+        origins = sorted({self._starts.origin(row) for row in storm.rows.tolist()})
+        window = replace(
+            events.Window(start_ms, end_ms, storm.key, {}, count, part=self.keys.shard_id),
+            origin=",".join(origins),
+        )
+        event = events.storm_event(self.identity, self.as_of_all(window), storm.what, sink=sink)
+        if storm.note is not None:
+            storm.note(event.id)
+        return Output(self._spec.name, end_ms, event, storm.what)
 
     def _in_order(self, rows: Rows) -> Rows:
         """Keys in order of their text."""
@@ -124,6 +143,10 @@ class Tell:
             is_final=columns.finals[place],
         )
         return self.as_told(window, key)
+
+    def as_of_all(self, window: events.Window) -> events.Window:
+        """Likewise of what is told of many keys at once."""
+        return window
 
     def as_told(self, window: events.Window, key: int) -> events.Window:
         """What else is to be said of it; for those who tell more."""

@@ -39,7 +39,7 @@ TUNABLE_EVENT = frozenset({"correlation_id", "traceparent", "out_of_orderness_ms
 # Of a rule, what says where results go.
 SINKS = frozenset({"emit_windows", "emit_anomalies"})
 # … and what says when detectors are to speak, or to look away: what they learnt stays good.
-TUNABLE_RULE = frozenset({"maintenance", "alarm_budget"})
+TUNABLE_RULE = frozenset({"maintenance", "alarm_budget", "collapse"})
 _NAMED_APART = frozenset({"name", "aggregates", "detect"})
 
 

@@ -30,6 +30,7 @@ class Rule(Struct, frozen=True):
     groups: str
     detectors: list[str]
     maintenance: list[str]
+    collapses: list[str]
     sends: list[str]
     max_groups: int
     memory: Memory
@@ -84,6 +85,7 @@ def _rule(
         groups=words.keys(rule),
         detectors=words.detects(rule),
         maintenance=words.maintenance(rule),
+        collapses=words.collapses(rule),
         sends=list(words.sent(rule, pipeline.sinks)),
         max_groups=rule.max_groups,
         memory=memory,

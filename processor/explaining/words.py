@@ -86,6 +86,14 @@ def detects(rule: RuleSpec) -> list[str]:
     return [_detect(detect) for detect in rule.detect]
 
 
+def collapses(rule: RuleSpec) -> list[str]:
+    if rule.collapse is None:
+        return []
+    of = "the rule" if rule.collapse.by is None else f"one value of {rule.collapse.by}"
+    where = "one window and shard"
+    return [f"more than {rule.collapse.over:,} alarms of {of} in {where} are told as one event"]
+
+
 def maintenance(rule: RuleSpec) -> list[str]:
     zone = rule.window.zone or "UTC"
     return [

@@ -23,7 +23,7 @@ ANOMALY_KEYS = (
     *("detector", "kind", "aggregate", "state", "value", "expected", "lower", "upper", "score"),
     *("difference", "difference_percent", "direction", "threshold", "raised_bar", "severity"),
     *("confidence", "expected_every", "part", "nearest", "nearest_seen_at", "bin"),
-    *("opened_at", "sentence"),
+    *("opened_at", "sentence", "series", "by_detector", "worst", "still_open", "left"),
 )
 WINDOW_KEYS = ("start", "end")
 LETTER_KEYS = ("reason", "detail", "payload")

@@ -12,7 +12,7 @@ counts as calm nor breaks a row of calm ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -40,7 +40,7 @@ COLUMNS = (
     Column("worst", "<f8"),  # value of the window with the highest score
     Column("worst_score", "<f8"),
     Column("hushed", "u1"),  # why it is open and untold: see `hush`
-    Column("storm", "<u8"),  # of the event that it was told with: `instructions.brief`
+    Column("storm", "<u8"),  # of the event that the newest was told with: `instructions.brief`
     Column("told", "<u8", 0, 3),  # likewise of its newest events: opened, escalated, resolved
     Column("furthest", "<f8"),  # signed: how far the newest alarm went from what was expected
     Column("accepted", "<f8", 0, 2),  # below, above: so far it may go (see `expected`)
@@ -77,6 +77,25 @@ class Alarm(Struct, frozen=True):
     nearest: float | None = None  # the remembered value next to it
     nearest_ms: int | None = None  # start of the window in which that was met last
     bin: str = ""  # part of the day or week that it was compared with
+
+
+_COLLAPSE = DetectSpec("collapse", "collapse", "")  # in the place of a detector
+
+
+class Collapsed(Struct, frozen=True):
+    """What is told of many series at once; `state` "resolved" where the storm is over."""
+
+    state: Literal["collapsed", "resolved"]
+    severity: str
+    opened_ms: int
+    series: int
+    by_detector: list[dict[str, Any]]
+    worst: list[dict[str, Any]]
+    still_open: int
+    left: list[dict[str, Any]]  # of those, the first few
+    sentence: str
+    of: int = 0  # of one that is over: which it was, by the `instructions.brief` of its event
+    detect: DetectSpec = _COLLAPSE  # whom metrics count it for
 
 
 def _forget(event_id: str) -> None:

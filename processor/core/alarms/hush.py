@@ -62,7 +62,6 @@ def on_windows(
         control.on_untold(name, int((facts.opens & (reason == code)).sum()))
     alarms["hushed"][rows[asks]] = reason[asks]
     alarms["hushed"][rows[facts.over]] = TOLD
-    alarms["storm"][rows[facts.over]] = 0
     return Heard(
         opened=asks & (reason == TOLD),
         escalated=facts.escalates & was_told & ~is_muted,

@@ -73,6 +73,11 @@ class Scorer:
         for watch in self._watches:
             watch.pass_over(rows)
 
+    @property
+    def alarms(self) -> dict[str, Columns]:
+        """What is kept of alarms, by what a detector's columns are called."""
+        return {watch.series: watch.alarms for watch in self._watches}
+
     def knows(self, event: int) -> bool:
         """Whether an event is about one of these series, by its `instructions.brief`."""
         return any(len(watch.known(event)) for watch in self._watches)

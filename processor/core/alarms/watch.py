@@ -161,6 +161,7 @@ class Watch:
         alarms["began_ms"][chosen] = wave.start_ms - (run - 1) * size_ms
         alarms["severity"][chosen] = severity.levels(self.params, verdict.score[opens])
         alarms["calm"][chosen] = 0
+        alarms["storm"][chosen] = 0
         alarms["worst"][chosen] = np.nan
         alarms["worst_score"][chosen] = -np.inf
         away = expected.distances(self.spec.kind, verdict, wave, np.flatnonzero(opens))

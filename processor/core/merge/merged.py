@@ -97,6 +97,10 @@ class _Tell(Tell):
         part = f"bucket-{self.bucket}" if self.keys.is_other(key) else None
         return replace(window, part=part, is_complete=self.members.is_complete)
 
+    def as_of_all(self, window: events.Window) -> events.Window:
+        part = f"bucket-{self.bucket}"
+        return replace(window, part=part, is_complete=self.members.is_complete)
+
 
 class _Starts(Starts):
     """The beginning of all keys: as late as that of the shard that began last."""
