@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from processor.core.columns import Columns
-from processor.detectors import _memory
+from processor.detectors import _memory, _season
 from processor.detectors.base import Wave, silence
 from processor.detectors.novelty import Novelty, NoveltyParams
 from tests.detectors.support import TEN_MIN, Series
@@ -292,8 +292,50 @@ def test_what_a_person_expects_is_kept_and_raises_no_more(level):
         assert said.raised.tolist() == [False, True]
 
 
-@pytest.mark.parametrize(("level", "most"), [("lite", 1_024), ("standard", 1_900), ("full", 3_400)])
+@pytest.mark.parametrize(("level", "most"), [("lite", 920), ("standard", 1_712), ("full", 3_176)])
 def test_memory_a_series_grows_with_the_level(level, most):
     columns = Columns(Novelty().columns(NoveltyParams(level=level)))
     columns.ensure(1_000)
     assert columns.nbytes / columns.rows <= most
+
+
+def test_a_mean_far_from_where_its_series_began_has_all_its_digits():
+    columns = Columns(Novelty().columns(NoveltyParams()))
+    columns.ensure(1)
+    state, row = columns.arrays, np.array([0])
+    _season.on_birth(state, row, np.array([0.0]))
+    _season.on_profile(state, row, 8, np.array([1e9]))
+    _season.follow(state, row, 8)
+    for hour in (8, 9):
+        for _ in range(2_000):
+            _season.on_profile(state, row, hour, np.array([1e9 + 0.125]))
+        assert _season.expected(state, row, hour)[0] == pytest.approx(1e9 + 0.125, abs=1e-4, rel=0)
+
+
+def test_a_base_that_follows_leaves_means_as_they_are_and_hours_never_met_unknown():
+    columns = Columns(Novelty().columns(NoveltyParams()))
+    columns.ensure(1)
+    state, row = columns.arrays, np.array([0])
+    _season.on_birth(state, row, np.array([10.0]))
+    for hour, value in ((8, 10.0), (9, 25.0), (10, 40.0)):
+        _season.on_profile(state, row, hour, np.array([value]))
+    _season.follow(state, row, 9)
+    said = [float(_season.expected(state, row, hour)[0]) for hour in (8, 9, 10, 11)]
+    assert said[:3] == [10.0, 25.0, 40.0]
+    assert np.isnan(said[3])
+    assert state["base"][0] == 25.0
+
+
+def test_after_a_gap_the_windows_before_it_are_no_part_of_a_run():
+    detector, params = Novelty(), NoveltyParams()
+    columns = Columns(detector.columns(params))
+    columns.ensure(2)
+    both = np.array([0, 1])
+    values = [*orders(9), 40.0, 40.0]
+    for i, value in enumerate(values):
+        _judge(detector, params, columns, both, np.array([value, value]), i)
+    for spec in columns.specs:
+        if spec.name in params.passing:
+            columns.arrays[spec.name][1] = spec.fill
+    said = _judge(detector, params, columns, both, np.array([7.0, 7.0]), len(values) + PER_DAY)
+    assert said.score[1] < said.score[0] - 0.1
