@@ -5,6 +5,7 @@ from a moving mean: what exceeds one deviation adds to the sum of its side, and 
 tenth with each window, so that it tells of the last ten or twenty and rhythms don't carry it away.
 How large a sum is too large comes from the series' own tail (`_tail`). After a raise it starts
 again, from the level of the windows that led to it: a shift is told once, and is then the usual.
+Across a gap nothing adds up: after maintenance, and where history ends, sums start again too.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ SLACK = 1.0  # deviations a window that don't count
 KEPT = 0.9  # of a sum, from window to window
 RUN_MAX = 2**16 - 1
 SIDES = (("up", 1.0), ("down", -1.0))
+SUMS = tuple(f"{side}{what}" for side, _ in SIDES for what in ("", "_moved", "_run"))
 
 
 class CusumParams(SensitiveParams, frozen=True, kw_only=True):
     """What all detectors with a sensitivity take."""
 
+    passing: ClassVar[frozenset[str]] = frozenset(SUMS)
     # Sums start again after each raise, so false alarms are rarer at the same score than elsewhere.
     levels: ClassVar[Mapping[Sensitivity, float]] = {"high": 2.8, "medium": 3.3, "low": 4.0}
 
@@ -104,6 +107,9 @@ class Cusum:
     def bin(self, params: Any, wave: Wave) -> str:
         return ""
 
+    def pause(self, params: CusumParams, state: State, rows: Rows) -> None:
+        _clear(state, rows)
+
 
 class _Sums(NamedTuple):
     """Of n series, after a window; `*_before` what was left of the sums before it."""
@@ -152,6 +158,9 @@ def _restart(state: State, rows: Rows, is_up: Bools) -> None:
     moved = np.where(is_up, state["up_moved"][rows], state["down_moved"][rows])
     # The mean has followed a little meanwhile; that is forgotten, the moves are from where it was.
     state["mean"][rows] += moved / np.maximum(run, 1)
-    for side, _ in SIDES:
-        for name in (side, f"{side}_moved", f"{side}_run"):
-            state[name][rows] = 0
+    _clear(state, rows)
+
+
+def _clear(state: State, rows: Rows) -> None:
+    for name in SUMS:
+        state[name][rows] = 0

@@ -9,6 +9,9 @@ The state is a ring of the last windows, and nothing else: at fixed windows, eve
 forest is planted anew from the 256 before, with a fixed seed, and grows from there. So a forest is
 a function of the ring. Grown ones are kept aside, by a digest of all windows that they have seen;
 where one is not found it is grown again, in some 20 ms, to the same bit.
+
+Windows before a gap (maintenance, or history that ended) and after it make no point together: the
+first three after it are neither scored nor grown into the forest.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ RING = PAST + BLOCK + TOGETHER
 TREES, SEED = 30, 7
 FORESTS_MAX = 2 * KEYS_MAX  # kept grown, for all rules and shards of a process: 200 MB
 FAR = 1e3  # deviations; what is further is as far
+NOTHING = np.zeros(0)
 
 _grown: OrderedDict[int, RandomCutForest] = OrderedDict()
 
@@ -55,6 +59,7 @@ _grown: OrderedDict[int, RandomCutForest] = OrderedDict()
 class ForestParams(SensitiveParams, frozen=True, kw_only=True):
     """What all detectors with a sensitivity take."""
 
+    passing: ClassVar[frozenset[str]] = frozenset({"run"})
     levels: ClassVar[Mapping[Sensitivity, float]] = _tail.LEVELS
 
     def __post_init__(self) -> None:
@@ -85,7 +90,9 @@ class Forest:
             Column("ring", "<f4", 0, RING * FIGURES_MAX),  # less the first
             Column("seen_all", "<u4"),  # windows
             Column("phase", "<u1"),  # in which window of a block it plants: not all series at once
-            Column("digest", "<u8"),  # of all windows seen
+            Column("digest", "<u8"),  # of all windows seen, and where gaps were
+            Column("run", "<u1"),  # windows since the last gap, up to TOGETHER
+            Column("after_gap", "<u4"),  # the first of them
             *_tail.COLUMNS,
         )
 
@@ -129,6 +136,9 @@ class Forest:
     def bin(self, params: Any, wave: Wave) -> str:
         return ""
 
+    def pause(self, params: ForestParams, state: State, rows: Rows) -> None:
+        state["run"][rows] = 0
+
 
 class _Series:
     """One row of the columns, of `n` figures."""
@@ -143,13 +153,17 @@ class _Series:
         seen = int(self._state["seen_all"][self._row])
         if not seen:
             self._on_birth(values)
+        run = int(self._state["run"][self._row])
+        if not run:
+            self._on_gap(seen)
+        self._state["run"][self._row] = min(run + 1, TOGETHER)
         self._ring[seen % RING, : self._n] = values - self._state["first"][self._row, : self._n]
         base = self._base(seen)
         digest = int(self._state["digest"][self._row])
         learnt = _digest(digest, values)
         self._state["digest"][self._row] = learnt
         self._state["seen_all"][self._row] = seen + 1
-        if base < BLOCK // 2:  # too little to plant from
+        if base < BLOCK // 2 or not self._is_point(seen):  # too little to plant from, or to judge
             return math.nan, math.nan, 0
         mean, deviation = self._scales(base)
         forest = _grown.pop(digest, None) or self._grow(base, seen, mean, deviation)
@@ -163,6 +177,16 @@ class _Series:
     def _on_birth(self, values: Floats) -> None:
         self._state["first"][self._row, : self._n] = values
         self._state["phase"][self._row] = _digest(0, values) % BLOCK
+
+    def _on_gap(self, seen: int) -> None:
+        """Or else a forest grown without the gap would be taken for this one."""
+        self._state["after_gap"][self._row] = seen
+        self._state["digest"][self._row] = _digest(int(self._state["digest"][self._row]), NOTHING)
+
+    def _is_point(self, window: int) -> bool:
+        """Whether the windows that its point is made of came one after the other."""
+        after_gap = int(self._state["after_gap"][self._row])
+        return not after_gap <= window < after_gap + TOGETHER - 1
 
     def _base(self, seen: int) -> int:
         """The window at which the forest was planted that judges window `seen`; below 1: none."""
@@ -196,7 +220,8 @@ class _Series:
             }
         )
         for window in range(max(base - PAST, 0) + TOGETHER - 1, seen):
-            forest.update(self._point(window, mean, deviation))
+            if self._is_point(window):
+                forest.update(self._point(window, mean, deviation))
         return forest
 
     def _most(self, forest: RandomCutForest, point: list[float]) -> int:

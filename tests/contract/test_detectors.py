@@ -298,6 +298,7 @@ def test_tunable_options_and_volatile_columns_are_there(detector, options):
     assert detector.params.tunable >= {"recover_after", "severity"}
     columns = {column.name for column in detector.columns(params)}
     assert detector.params.volatile <= columns
+    assert detector.params.passing <= columns
 
 
 TUNED = [

@@ -65,3 +65,20 @@ def test_a_value_at_the_bound_makes_the_sum_too_large():
     for value, is_beyond in ((upper + 0.01, True), (upper - 0.01, False)):
         series.columns.restore(saved, 1)
         assert (series.see(value).score >= series.params.limit) == is_beyond
+
+
+@pytest.mark.parametrize("how", ["maintenance", "the end of history"])
+def test_nothing_adds_up_across_a_gap(how):
+    series = Series("cusum")
+    series.see_all(noise(1_000))
+    series.see_all([120] * 3)
+    state, rows = series.columns.arrays, np.array([0])
+    assert state["up"][0] > 1
+    mean = float(state["mean"][0])
+    if how == "maintenance":
+        series.watch.pass_over(rows)
+    else:
+        series.watch.shut(rows, is_gap=True)
+    assert [float(state[name][0]) for name in ("up", "up_moved", "up_run", "down")] == [0] * 4
+    assert series.see(120).expected == pytest.approx(mean)  # what was learnt stays
+    assert state["up_run"][0] == 1

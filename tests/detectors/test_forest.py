@@ -97,3 +97,41 @@ def test_no_more_forests_are_kept_than_said(monkeypatch):
         for pair in together(200, seed):
             other.see(*pair)
     assert len(forest._grown) <= 3
+
+
+def test_windows_on_both_sides_of_a_gap_make_no_point_together():
+    pairs, steady = Pairs(), Pairs()
+    for pair in together(300):
+        pairs.see(*pair)
+        steady.see(*pair)
+    pairs.detector.pause(pairs.params, pairs.columns.arrays, pairs.rows)
+    after = together(100, seed=1)
+    said = [pairs.see(*pair).score[0] for pair in after]
+    assert np.isnan(said[:3]).all()
+    assert not np.isnan(said[3:]).any()
+    assert not np.isnan([steady.see(*pair).score[0] for pair in after]).any()
+
+
+def test_a_forest_grown_again_after_a_gap_is_the_same_to_the_bit():
+    kept, lost = Pairs(), Pairs()
+    for i, pair in enumerate(together(400)):
+        if i == 290:
+            for pairs in (kept, lost):
+                pairs.detector.pause(pairs.params, pairs.columns.arrays, pairs.rows)
+        grown = forest._grown.copy()
+        forest._grown.clear()
+        anew = lost.see(*pair).score
+        forest._grown.clear()
+        forest._grown.update(grown)
+        assert kept.see(*pair).score.tobytes() == anew.tobytes()
+
+
+def test_a_forest_without_the_gap_is_not_taken_for_one_with_it():
+    with_gap, without = Pairs(), Pairs()
+    for i, pair in enumerate(together(330)):
+        if i == 300:
+            with_gap.detector.pause(with_gap.params, with_gap.columns.arrays, with_gap.rows)
+        with_gap.see(*pair)
+        without.see(*pair)
+    digests = {int(pairs.columns.arrays["digest"][0]) for pairs in (with_gap, without)}
+    assert len(digests) == 2
