@@ -554,6 +554,48 @@ def test_not_to_outwait_a_take_over_is_warned_of() -> None:
     assert "merge.on_stall: warning: a killed worker's shards stand still for up to 15 s" in warning
 
 
+@pytest.mark.parametrize(
+    ("window", "against", "words"),
+    [
+        ("tumbling: 36h", "day", "found windows every 36h, expected windows that divide a day"),
+        ("tumbling: 7h", "day", "divide a day, as only these have one a day before"),
+        ("tumbling: 7h", "day", "or `against: week`"),
+        ("tumbling: 7m", "day", "found windows every 7m"),
+        ("tumbling: 14d", "week", "found windows every 14d, expected windows that divide a week"),
+        ("tumbling: 5d", "week", "a week before to be compared with"),
+        ("hopping: 14h, every: 7h", "day", "found windows every 7h"),
+        ("calendar: week", "day", "or `against: week`"),
+        ("calendar: month", "week", "divide a week"),
+    ],
+)
+def test_windows_that_nothing_began_with_a_day_or_a_week_before_are_refused(
+    window: str, against: str, words: str
+) -> None:
+    errors = errors_of(with_change(window, against))
+    assert any(
+        words in error and "f.yaml:11: " in error and "detect[0].change" in error
+        for error in errors
+    ), errors
+
+
+@pytest.mark.parametrize(
+    ("window", "against"),
+    [
+        *(("tumbling: 24h", "day"), ("tumbling: 7s", "day"), ("tumbling: 10m", "day")),
+        *(("tumbling: 7h", "week"), ("hopping: 36h, every: 1h", "day")),
+        *(("calendar: day", "day"), ("calendar: day", "week"), ("calendar: week", "week")),
+    ],
+)
+def test_windows_that_come_round_are_compared(window: str, against: str) -> None:
+    assert read(with_change(window, against)).rules[0].detect[0].kind == "change"
+
+
+def with_change(window: str, against: str) -> str:
+    return shop(
+        ("tumbling: 10m", window), ("{novelty: orders}", f"{{change: orders, against: {against}}}")
+    )
+
+
 def test_a_running_window_says_itself_when_a_group_is_forgotten() -> None:
     rule = read(shop()).rules[0]
     running = replace(rule, window=WindowSpec(kind="running", ttl_ms=1), forget_after_ms=60_000)

@@ -7,7 +7,15 @@ from msgspec.structs import replace
 
 from processor import config
 from processor.config.lints import lint
-from processor.model import EventSpec, MergeSpec, PanesSpec, Pipeline, RuleSpec, WindowSpec
+from processor.model import (
+    DetectSpec,
+    EventSpec,
+    MergeSpec,
+    PanesSpec,
+    Pipeline,
+    RuleSpec,
+    WindowSpec,
+)
 
 MINUTE = 60_000
 PIPELINE = config.loads(
@@ -37,6 +45,33 @@ def told(
 
 def test_an_ordinary_rule_is_not_warned_of() -> None:
     assert told() == []
+
+
+# ---- detectors on long windows --------------------------------------------------------------
+
+
+def detected(hours: int, kind: str, **options: object) -> list[str]:
+    window = WindowSpec(size_ms=hours * 60 * MINUTE)
+    detect = (DetectSpec(kind, kind, "orders", options),)
+    return told(replace(RULE, window=window, detect=detect, emit_anomalies="alerts"))
+
+
+def test_a_warm_up_of_months_is_warned_of() -> None:
+    (message,) = detected(24, "novelty")
+    assert message.startswith(
+        "rules.orders.detect[0].novelty: nothing is told for 100d: warm_up is 100 windows, one"
+        " every 1d; let it learn from history (processor warm)"
+    )
+    assert detected(24, "novelty", warm_up=30) == []
+    assert detected(6, "novelty") == []
+    assert detected(24, "threshold", above=1) == []
+
+
+def test_a_season_no_longer_than_a_window_is_warned_of() -> None:
+    (message,) = detected(24, "seasonal_band", season="day", warm_up=30)
+    assert "windows every 1d all begin at the same time of the day" in message
+    assert detected(24, "seasonal_band", season="week", warm_up=30) == []
+    assert detected(12, "seasonal_band", season="day", warm_up=30) == []
 
 
 # ---- keys -----------------------------------------------------------------------------------

@@ -10,12 +10,15 @@ import re
 from collections.abc import Iterable, Iterator
 from math import gcd
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import fields
 
+from processor import detectors
 from processor.config.checks import has_global_rule, is_global
 from processor.config.values import show_duration
 from processor.core import patterns
+from processor.detectors.base import Params
 from processor.model import EventSpec, MergeSpec, Pipeline, RuleSpec, WindowSpec
 
 TAKE_OVER_MS_MAX = 15_000  # of a killed worker's shards
@@ -28,6 +31,8 @@ MERGE_PUTS_MAX = 1.0  # records a second that one rule puts from one shard, what
 MAX_GROUPS = {field.name: field.default for field in fields(RuleSpec)}["max_groups"]
 
 DAY_MS = 86_400_000
+WARM_UP_MS_MAX = 30 * DAY_MS  # a detector that is silent for longer is taken for one that is off
+SEASON_MS = {"day": DAY_MS, "week": 7 * DAY_MS}
 # The shortest of each.
 CALENDAR_MS = {"day": DAY_MS, "week": 7 * DAY_MS, "month": 28 * DAY_MS, "year": 365 * DAY_MS}
 
@@ -163,6 +168,7 @@ def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:
     yield from _lint_panes(rule, path)
     yield from _lint_keys(rule, event, path)
     yield from _lint_collapse(rule, path)
+    yield from _lint_detectors(rule, path)
     if rule.emit_windows is None and rule.emit_anomalies is None:
         yield Warning(path, "it emits nothing: name a sink in emit.windows or emit.anomalies")
     elif rule.detect and rule.emit_anomalies is None:
@@ -238,6 +244,30 @@ def _lint_collapse(rule: RuleSpec, path: str) -> Iterator[Warning]:
             " ever told as one"
         )
         yield Warning(f"{path}.collapse", message)
+
+
+# ---- detectors on long windows ----------------------------------------------------------------
+
+
+def _lint_detectors(rule: RuleSpec, path: str) -> Iterator[Warning]:
+    every_ms = period_of(rule.window) or 0
+    for i, detect in enumerate(rule.detect):
+        params: Params = msgspec.convert(dict(detect.options), detectors.get(detect.kind).params)
+        if params.warm_up * every_ms > WARM_UP_MS_MAX:
+            lasts = show_duration(params.warm_up * every_ms)
+            message = (
+                f"nothing is told for {lasts}: warm_up is {params.warm_up} windows, one every"
+                f" {show_duration(every_ms)}; let it learn from history (processor warm), or give a"
+                " smaller warm_up or shorter windows"
+            )
+            yield Warning(f"{path}.detect[{i}].{detect.kind}", message)
+        season = detect.options.get("season")
+        if every_ms and season in SEASON_MS and every_ms % SEASON_MS[season] == 0:
+            message = (
+                f"windows every {show_duration(every_ms)} all begin at the same time of the"
+                f" {season}, so this season tells nothing apart"
+            )
+            yield Warning(f"{path}.detect[{i}].season", message)
 
 
 # ---- keys that never end ----------------------------------------------------------------------

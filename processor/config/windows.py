@@ -5,9 +5,13 @@ from __future__ import annotations
 from math import gcd
 from typing import Any
 
+import msgspec
+
+from processor import detectors
 from processor.config import shape
 from processor.config.aggregates import read_where
 from processor.config.document import plain
+from processor.config.lints import period_of
 from processor.config.section import Faults, is_mapping, read_section, shown
 from processor.config.values import show_duration
 from processor.core import patterns
@@ -129,8 +133,23 @@ def check(rule: RuleSpec, faults: Faults) -> None:
     if panes.is_discarding and not is_early and panes.late_count is None:
         expected = "early or late panes: a window told once has nothing to discard"
         faults.add(f"{path}.panes.discarding", "true", expected)
+    _check_lengths(rule, path, faults)
     _check_every(rule, f"{path}.panes.early.every", faults)
     _check_when(rule, f"{path}.panes.early.when", faults)
+
+
+def _check_lengths(rule: RuleSpec, path: str, faults: Faults) -> None:
+    """Of detectors that compare a window with one that began some time before."""
+    every_ms = period_of(rule.window)
+    for i, detect in enumerate(rule.detect):
+        detector = detectors.get(detect.kind)
+        window_fault = getattr(detector, "window_fault", None)
+        if window_fault is None or not every_ms:
+            continue
+        expected = window_fault(msgspec.convert(dict(detect.options), detector.params), every_ms)
+        if expected is not None:
+            found = f"windows every {show_duration(every_ms)}"
+            faults.add(f"{path}.detect[{i}].{detect.kind}", found, expected)
 
 
 def _is_early(panes: PanesSpec) -> bool:

@@ -232,6 +232,13 @@ class Expecting(Protocol):
         """Take `values` (float64[n]) in as met before: the like is to raise no more."""
 
 
+class Choosy(Protocol):
+    """Besides, of a detector that can't judge windows of each length."""
+
+    def window_fault(self, params: Any, every_ms: int) -> str | None:
+        """Of windows that begin every `every_ms`: what they should be; None where they are good."""
+
+
 class Pausing(Protocol):
     """Besides, of a detector that counts on what lies between windows it judged."""
 

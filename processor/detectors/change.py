@@ -2,9 +2,10 @@
 
 A ring of slots holds the last day (288 slots of 5 minutes) or week (336 of 30): a window is
 compared with the mean of its slot one turn ago, in the rule's time zone. Longer windows use fewer
-slots, shorter ones share them. Where nothing was there a turn ago, the window is not judged. How
-large a difference is too large comes from the series' own tail (`_tail`). What is kept of a value
-far off is the edge of the usual, so that an incident is not the measure of the next day.
+slots, shorter ones share them. Where nothing was there a turn ago, the window is not judged; where
+windows begin at another time each turn, nothing ever would be: such rules are refused. How large a
+difference is too large comes from the series' own tail (`_tail`). What is kept of a value far off
+is the edge of the usual, so that an incident is not the measure of the next day.
 
 Slots are kept as differences from the series' first value in float32, precise to 1 part in
 10 million of how far the series has moved from there.
@@ -113,6 +114,18 @@ class Change:
 
     def farewell(self, aggregate: str, lasted: str, worst: float) -> str:
         return back_to_normal(aggregate, lasted, worst)
+
+    def window_fault(self, params: ChangeParams, every_ms: int) -> str | None:
+        """What windows that begin every `every_ms` should be instead; None where they are good."""
+        ring = params.ring
+        if every_ms <= ring.slot_ms or ring.turn_ms % every_ms == 0:
+            return None
+        expected = f"windows that divide a {params.against}, as only these have one "
+        expected += f"a {params.against} before to be compared with"
+        week_ms = RINGS["week"].turn_ms
+        if params.against == "day" and week_ms % every_ms == 0:
+            expected += "; or `against: week`"
+        return expected
 
     def bin(self, params: ChangeParams, wave: Wave) -> str:
         return hours(wave) if params.against == "day" else _rhythm.hours_of_week(wave)
