@@ -55,6 +55,7 @@ class Wave(Struct, frozen=True):
     values: Floats  # float64[n]
     counts: Ints  # int64[n]: records in the window; 0: it is missing
     others: tuple[Floats, ...] = ()  # further figures, for detectors that look at several
+    names: tuple[str, ...] = ()  # … their aggregates, for sentences
 
 
 class Verdict(Struct, frozen=True):
@@ -217,6 +218,12 @@ class Detector(Protocol):
     def bin(self, params: Any, wave: Wave) -> str:
         """The part of the day or week that the window was compared with, such as `08:00–09:00` or
         `Mon 08:00`; "" where there is none."""
+
+
+class Seeing(Protocol):
+    """Besides, of a detector that looks at several figures: its `parts` are these."""
+
+    figures_max: ClassVar[int]
 
 
 class Sharing(Protocol):

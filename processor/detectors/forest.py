@@ -122,12 +122,11 @@ class Forest:
                 f"{aggregate} is {figure(wave.values[i])}, with a mean of late of "
                 f"{figure(verdict.expected[i])}; the last {TOGETHER} windows lie apart from others"
             )
-        part = int(verdict.part[i])
+        part, names = int(verdict.part[i]), (aggregate, *wave.names)
         most = float((wave.values, *wave.others)[part][i])
         return (
-            f"{aggregate} and the {len(wave.others)} figures watched with it lie, taken together, "
-            f"apart from other windows; most so figure {part + 1} of the list, "
-            f"which is {figure(most)}"
+            f"{', '.join(names[:-1])} and {names[-1]} lie, taken together, "
+            f"apart from other windows; most so {names[part]}, which is {figure(most)}"
         )
 
     def farewell(self, aggregate: str, lasted: str, worst: float) -> str:

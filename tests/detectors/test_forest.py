@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from processor import detectors
+from processor.core.alarms.scorer import Scorer
 from processor.core.columns import Columns
 from processor.detectors import forest
 from processor.detectors.base import Verdict, Wave
+from processor.model import DetectSpec
 from tests.detectors.support import MIDNIGHT, TEN_MIN
 
 
@@ -34,6 +36,7 @@ class Pairs:
             np.full(n, first),
             np.ones(n, dtype=np.int64),
             (np.full(n, second),),
+            ("revenue",),
         )
         return self.detector.judge(self.params, self.columns.arrays, self.rows, self.wave)
 
@@ -51,8 +54,14 @@ def test_figures_that_go_together_are_quiet():
     assert raised <= 1
 
 
-@pytest.mark.parametrize(("pair", "part"), [((100.0, 9_000.0), 1), ((400.0, 3_000.0), 0)])
-def test_it_finds_what_lies_apart_and_says_which_figure_deviates_most(pair, part):
+@pytest.mark.parametrize(
+    ("pair", "part", "words"),
+    [
+        ((100.0, 9_000.0), 1, "most so revenue, which is 9,000"),
+        ((400.0, 3_000.0), 0, "most so orders, which is 400"),
+    ],
+)
+def test_it_finds_what_lies_apart_and_says_which_figure_deviates_most(pair, part, words):
     pairs = Pairs()
     for one in together(600):
         pairs.see(*one)
@@ -60,7 +69,21 @@ def test_it_finds_what_lies_apart_and_says_which_figure_deviates_most(pair, part
     assert verdict.raised[0]
     assert verdict.part[0] == part
     sentence = pairs.detector.sentence(pairs.params, "orders", verdict, 0, pairs.wave)
-    assert f"figure {part + 1} of the list" in sentence
+    assert sentence == f"orders and revenue lie, taken together, apart from other windows; {words}"
+
+
+def test_an_alarm_names_the_figure_that_deviates_most():
+    spec = DetectSpec("forest", "forest", "orders", {"warm_up": 100}, ("revenue",))
+    scorer = Scorer((spec,), {"orders": float("nan"), "revenue": float("nan")})
+    scorer.ensure(1)
+    row, count = np.zeros(1, dtype=np.intp), np.ones(1, dtype=np.int64)
+    for i, (orders, revenue) in enumerate([*together(400), (100.0, 9_000.0)]):
+        start = MIDNIGHT + i * TEN_MIN
+        values = {"orders": np.array([orders]), "revenue": np.array([revenue])}
+        told = scorer.judge(start, start + TEN_MIN, row, count, values)
+    alarm = told[-1].make()
+    assert (alarm.state, alarm.part) == ("opened", "revenue")
+    assert "most so revenue" in alarm.sentence
 
 
 def test_a_forest_grown_again_is_the_same_to_the_bit():

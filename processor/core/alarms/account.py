@@ -57,7 +57,7 @@ def told(subject: Subject, state: AlarmState, place: Place) -> Alarm:
         raised_bar=_rounded(bar) if bar > 0 else None,
         confidence=confidence(int(alarms["windows"][row]), params.warm_up),
         expected_every=None if every is None else _rounded(every),
-        part=detector.parts[int(verdict.part[i])],
+        part=_part(subject, int(verdict.part[i])),
         nearest=_rounded(verdict.nearest[i]),
         nearest_ms=seen_ms if seen_ms and math.isfinite(verdict.nearest[i]) else None,
         bin=detector.bin(params, wave),
@@ -72,6 +72,13 @@ def confidence(windows: int, warm_up: int) -> float:
     """How much it stands on, 0 to 1: a half where only the warm-up was seen, nine tenths after
     nine times as many windows more; 1 where there is nothing to learn."""
     return round(windows / (windows + warm_up), 2) if windows else 1.0 * (warm_up == 0)
+
+
+def _part(subject: Subject, nth: int) -> str:
+    """What spoke: of several figures, the name of one."""
+    if hasattr(subject.detector, "figures_max"):
+        return (subject.spec.aggregate, *subject.spec.others)[nth]
+    return subject.detector.parts[nth]
 
 
 def _difference(detector: Detector, verdict: Verdict, wave: Wave, i: int) -> float:

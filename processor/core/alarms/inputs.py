@@ -31,7 +31,9 @@ def prepared(
     first, *others = columns
     if params.clamp_min is not None or params.clamp_max is not None:
         first = np.clip(first, params.clamp_min, params.clamp_max)
-    return Wave(wave.start_ms, wave.end_ms, wave.local_ms, first, wave.counts, tuple(others))
+    return Wave(
+        wave.start_ms, wave.end_ms, wave.local_ms, first, wave.counts, tuple(others), spec.others
+    )
 
 
 def breaches(params: Params, wave: Wave) -> Bools:
