@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -22,10 +23,10 @@ from processor.config.values import Wrong, parse_duration
 from processor.core import instructions
 from processor.core.events import ID_LENGTH
 from processor.core.instructions import Instruction
-from processor.errors import Refused, UsageError
+from processor.errors import Missing, UsageError
 from processor.model import Pipeline, RuleSpec
 from processor.ports import Placed
-from processor.runtime.asking import Desk, instruction
+from processor.runtime.asking import Answer, Desk, instruction
 from processor.runtime.lease_admin import LeaseAdmin
 
 Verb = Callable[[LeaseTools, Pipeline, argparse.Namespace], Awaitable[None]]
@@ -58,7 +59,7 @@ def add_arguments(name: str, parser: Parser) -> None:
             verb = mutes
     if name != "mutes":
         parser.add_argument(
-            "--wait", type=float, default=WAIT_S, metavar="SECONDS", help="for the shards' word"
+            "--wait", type=_seconds, default=WAIT_S, metavar="SECONDS", help="for the shards' word"
         )
     parser.set_defaults(do=_doing(verb))
 
@@ -77,7 +78,11 @@ def _add_selection(parser: Parser) -> None:
 
 def _doing(verb: Verb) -> Callable[[argparse.Namespace], int]:
     def do(args: argparse.Namespace) -> int:
-        asyncio.run(_with_tools(verb, load_pipeline(args), args))
+        pipeline = load_pipeline(args)
+        check = _CHECKS.get(verb)
+        if check is not None:  # before anything is asked of a service
+            check(pipeline, args)
+        asyncio.run(_with_tools(verb, pipeline, args))
         return 0
 
     return do
@@ -92,19 +97,13 @@ async def _with_tools(verb: Verb, pipeline: Pipeline, args: argparse.Namespace) 
 
 
 async def mark_expected(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
-    if len(args.event) != ID_LENGTH or not _is_id(args.event):
-        raise UsageError(f"EVENT_ID: found {args.event!r}; expected the detail.id of an event")
     desk = Desk(tools.admin)
     asked = instruction("unexpect" if args.undo else "expect", desk.wall_ms(), of=args.event)
     placed = await desk.ask(asked)
     answer = await desk.wait(asked, _stages(tools), args.wait, for_all=False)
     await desk.take_back(placed)
     if not answer.taken:
-        raise Refused(
-            f"no shard knows event {args.event}, after {args.wait:g} s of waiting: it is no newest"
-            " opened, escalated or resolved event of a series, or its shard is not being read."
-            " Nothing was changed, unless a shard takes it at this very moment"
-        )
+        raise _nobody(args, answer)
     shards = ", ".join(answer.taken)
     what = "accepted no more" if args.undo else "accepted: the like stays silent for its series"
     _told(
@@ -112,19 +111,22 @@ async def mark_expected(tools: LeaseTools, pipeline: Pipeline, args: argparse.Na
     )
 
 
+def _nobody(args: argparse.Namespace, answer: Answer) -> Missing:
+    why = "each series knows its newest opened, escalated and resolved event, and this is none"
+    if answer.idle:
+        n = f"{len(answer.idle)} of {len(answer.shards)} shards"
+        why = f"{n} are read by no worker ({_some(answer.idle)}): try again once one does"
+    unchanged = "nothing was changed, unless a shard takes it at this very moment"
+    search = f"finding a shard that knows it, for {args.wait:g} s,"
+    return Missing(f"event {args.event}", search, f"{why}; {unchanged}")
+
+
 async def mute(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace) -> None:
-    rule = _rule(pipeline, args)
     desk = Desk(tools.admin)
     now_ms = desk.wall_ms()
     until_ms = _until_ms(args, now_ms)
-    asked = instruction(
-        "mute",
-        now_ms,
-        rule=rule.name,
-        key=_key(rule, args.key),
-        detector=_detector(rule, args.detector),
-        until_ms=until_ms,
-    )
+    rule, key, detector = _selected(pipeline, args)
+    asked = instruction("mute", now_ms, rule=rule, key=key, detector=detector, until_ms=until_ms)
     await desk.ask(asked)
     await _tell_taken(tools, pipeline, args, asked, f"muted until {_time(until_ms)}")
 
@@ -165,7 +167,7 @@ async def _row(desk: Desk, tools: LeaseTools, pipeline: Pipeline, placed: Placed
         "detector": asked.detector or None,
         "until": _time(asked.until_ms) if asked.until_ms else None,
         "of": asked.of or None,
-        "taken": f"{len(answer.taken)} of {len(answer.shards)} shards",
+        "taken": f"{_took(answer)} of {len(answer.shards)} shards",
     }
 
 
@@ -179,11 +181,16 @@ async def _tell_taken(
     stages = _stages_of(tools, pipeline, asked.rule)
     answer = await Desk(tools.admin).wait(asked, stages, args.wait, for_all=True)
     missing = sorted(set(answer.shards) - set(answer.taken))
-    taken = f"{len(answer.shards) - len(missing)} of {len(answer.shards)} shards took it"
+    taken = f"{_took(answer)} of {len(answer.shards)} shards took it"
     if missing:
         taken += f" so far, not yet {_some(missing)}: `processor mutes` says when"
     plain = {"id": asked.id, "act": asked.act, "taken": answer.taken, "missing": missing}
     _told(args, plain, f"{asked.id}: {what}; {taken}")
+
+
+def _took(answer: Answer) -> int:
+    """Of those that have not ended: a child goes on with what its parent took."""
+    return len(set(answer.taken) & set(answer.shards))
 
 
 def _told(args: argparse.Namespace, plain: dict[str, Any], sentence: str) -> None:
@@ -194,6 +201,47 @@ def _told(args: argparse.Namespace, plain: dict[str, Any], sentence: str) -> Non
 
 
 # ---- arguments --------------------------------------------------------------------------------
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected seconds, 0 or more")
+    return seconds
+
+
+def _check_event(_: Pipeline, args: argparse.Namespace) -> None:
+    if len(args.event) != ID_LENGTH or not _is_id(args.event):
+        raise UsageError(f"EVENT_ID: found {args.event!r}; expected the detail.id of an event")
+
+
+def _check_mute(pipeline: Pipeline, args: argparse.Namespace) -> None:
+    _selected(pipeline, args)
+    _until_ms(args, 0)
+
+
+def _check_unmute(pipeline: Pipeline, args: argparse.Namespace) -> None:
+    if args.mute is not None:
+        return
+    if args.rule is None:
+        raise UsageError("name a mute: its ID, or --rule (and --key, --detector) as it was muted")
+    _selected(pipeline, args)
+
+
+_CHECKS: dict[Verb, Callable[[Pipeline, argparse.Namespace], None]] = {
+    mark_expected: _check_event,
+    mute: _check_mute,
+    unmute: _check_unmute,
+}
+
+
+def _selected(pipeline: Pipeline, args: argparse.Namespace) -> tuple[str, dict[str, str], str]:
+    """Rule, key, and detector that the words mean."""
+    rule = _rule(pipeline, args)
+    return rule.name, _key(rule, args.key), _detector(rule, args.detector)
 
 
 def _is_id(text: str) -> bool:
@@ -207,7 +255,8 @@ def _rule(pipeline: Pipeline, args: argparse.Namespace) -> RuleSpec:
     known = {rule.name: rule for rule in pipeline.rules if rule.detect}
     if args.rule not in known:
         names = ", ".join(sorted(known)) or "none"
-        raise UsageError(f"--rule: found {args.rule}; rules with detectors: {names}")
+        found = "is missing" if args.rule is None else f"found {args.rule!r}"
+        raise UsageError(f"--rule: {found}; rules with detectors: {names}")
     return known[args.rule]
 
 
@@ -261,11 +310,7 @@ def _fits(pipeline: Pipeline, args: argparse.Namespace, asked: Instruction) -> b
         return False
     if args.mute is not None:
         return bool(asked.id == args.mute)
-    if args.rule is None:
-        raise UsageError("name a mute: its ID, or --rule (and --key, --detector) as it was muted")
-    rule = _rule(pipeline, args)
-    wanted = (rule.name, _key(rule, args.key), _detector(rule, args.detector))
-    return (asked.rule, asked.key, asked.detector) == wanted
+    return (asked.rule, asked.key, asked.detector) == _selected(pipeline, args)
 
 
 def _stages(tools: LeaseTools) -> Collection[LeaseAdmin]:
@@ -291,4 +336,6 @@ def _key_text(key: dict[str, str]) -> str | None:
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="seconds")
+    return (
+        datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    )

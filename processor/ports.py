@@ -7,7 +7,7 @@ calls is safe unless a docstring says otherwise; a cancelled write may or may no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -174,14 +174,22 @@ class Placed(NamedTuple):
     instruction: Instruction
 
 
+OnStrange = Callable[[str, Exception], None]  # id of an instruction, and what is wrong with it
+
+
 class Instructions(Protocol):
     """What people asked of an application's alarms, and which shards took it.
 
     Like the lease table, which it is part of. What has expired may be there still, or not.
     """
 
-    async def read(self, app: str, *, consistent: bool = False) -> list[Placed]:
-        """In order of places; may lag a second behind, unless asked to be `consistent`."""
+    async def read(
+        self, app: str, *, consistent: bool = False, on_strange: OnStrange | None = None
+    ) -> list[Placed]:
+        """In order of places; may lag a second behind, unless asked to be `consistent`.
+
+        `on_strange` is told of what a newer release may have written: it is left out.
+        """
 
     async def put(self, app: str, placed: Placed, now_ms: int) -> bool:
         """Unless something that has not expired is in that place; False then."""

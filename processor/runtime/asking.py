@@ -31,6 +31,7 @@ class Answer(NamedTuple):
 
     taken: list[str]
     shards: list[str]
+    idle: list[str]  # of these, the ones that no worker reads
 
     @property
     def is_complete(self) -> bool:
@@ -120,12 +121,12 @@ class Desk:
         """Who took it so far, and which shards there are that have not ended."""
         admin = self._admin
         taken = await admin.repeated(lambda: self._store.taken(admin.app, asked))
-        shards = []
+        owners: dict[str, str | None] = {}
         for stage in stages:
             leases = await stage.read()
             rows = (row for row in leases.shards.values() if not row.ended)
-            shards += [f"{leases.stream.name}/{row.id}" for row in rows]
-        return Answer(taken, sorted(shards))
+            owners |= {f"{leases.stream.name}/{row.id}": row.owner for row in rows}
+        return Answer(taken, sorted(owners), sorted(id_ for id_ in owners if not owners[id_]))
 
     async def wait(
         self, asked: Instruction, stages: Collection[LeaseAdmin], wait_s: float, *, for_all: bool

@@ -1,15 +1,14 @@
 """What people asked of the alarms, as a worker last read it; and its word that a shard took it.
 
 One eventually consistent Query every POLL_S a stage: where there is nothing, 0.1 read units a
-second. While the table is out, what was read before holds.
+second. While the table is out, what was read before holds. What this release does not understand
+is told of once, and left to workers that do.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-
-import msgspec
 
 from processor.core.instructions import TAKEN_MAX, Instruction
 from processor.errors import Outage, Unavailable
@@ -30,6 +29,7 @@ class Inbox:
         self.asked: tuple[Instruction, ...] = ()
         self._store, self._app, self._clock, self._report = store, app, clock, report
         self._words: dict[tuple[str, str], Instruction] = {}
+        self._strange: set[str] = set()  # ids that were told of
         self._has_words = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -46,7 +46,7 @@ class Inbox:
     async def run(self) -> None:
         """For ever. Cancelling is safe."""
         while True:
-            await self._carefully("read instructions", self._read)
+            await self.look()
             until = self._clock.monotonic() + POLL_S
             while (left_s := until - self._clock.monotonic()) > 0:
                 await unless(self._has_words, self._clock.sleep(left_s))
@@ -55,17 +55,25 @@ class Inbox:
                 ):
                     await self._clock.sleep(RETRY_S)
 
+    async def look(self) -> None:
+        """Read once."""
+        await self._carefully("read instructions", self._read)
+
     async def _carefully(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await work()
-        except (Outage, Unavailable, TimeoutError, msgspec.DecodeError) as error:
+        except (Outage, Unavailable, TimeoutError) as error:
             self._report(what, error)
             return False
         return True
 
     async def _read(self) -> None:
-        found = await self._store.read(self._app)
+        strange: dict[str, Exception] = {}
+        found = await self._store.read(self._app, on_strange=strange.__setitem__)
+        for id_ in strange.keys() - self._strange:
+            self._report(f"understand instruction {id_}, which is left to others", strange[id_])
+        self._strange = set(strange)
         self.asked = tuple(sorted((one.instruction for one in found), key=lambda one: one.id))
 
     async def _send(self) -> None:

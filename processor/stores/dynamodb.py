@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any
 
+import msgspec
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
@@ -17,7 +18,7 @@ from processor.aws_errors import FOREIGN, Subject, code_of, translated, translat
 from processor.core.instructions import Instruction
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
 from processor.errors import Outage
-from processor.ports import Placed, Written
+from processor.ports import OnStrange, Placed, Written
 from processor.stores import dynamodb_items as items
 from processor.stores.dynamodb_items import Item
 
@@ -241,9 +242,17 @@ class DynamoInstructions:
     def __init__(self, calls: _Calls) -> None:
         self._calls = calls
 
-    async def read(self, app: str, *, consistent: bool = False) -> list[Placed]:
-        found = self._calls.query(items.instructions_pk(app), consistent=consistent)
-        return [items.placed(item) async for item in found]
+    async def read(
+        self, app: str, *, consistent: bool = False, on_strange: OnStrange | None = None
+    ) -> list[Placed]:
+        known = []
+        async for item in self._calls.query(items.instructions_pk(app), consistent=consistent):
+            try:
+                known.append(items.placed(item))
+            except msgspec.DecodeError as error:
+                if on_strange is not None:
+                    on_strange(item["id"]["S"], error)
+        return known
 
     async def put(self, app: str, placed: Placed, now_ms: int) -> bool:
         free = "attribute_not_exists(#pk) OR #expires_at < :now"

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from processor.core.instructions import Instruction
 from processor.core.leases.rows import AppRow, ShardRow, StreamKey, WorkerRow
-from processor.ports import Placed, Written
+from processor.ports import OnStrange, Placed, Written
 
 Gate = Callable[[str, Literal["before", "after"]], Awaitable[None]]
 
@@ -57,7 +57,9 @@ class MemoryInstructions:
     def __init__(self, content: MemoryContent, gate: Gate = open_gate) -> None:
         self._content, self._gate = content, gate
 
-    async def read(self, app: str, *, consistent: bool = False) -> list[Placed]:
+    async def read(
+        self, app: str, *, consistent: bool = False, on_strange: OnStrange | None = None
+    ) -> list[Placed]:
         await self._gate("read_instructions", "before")
         found = self._content.instructions.items()
         return sorted(Placed(place, one) for (of, place), one in found if of == app)

@@ -30,11 +30,13 @@ from processor.core.leases.rows import (
 from processor.errors import Outage, Throttled, Unavailable
 from processor.model import END, TRIM_HORIZON, Mark, Position, Shard
 from processor.ports import LeaseTable, Placed
+from processor.runtime.inbox import Inbox
 from processor.stores.dynamodb import DynamoTable, create_table
-from processor.stores.dynamodb_items import worker_key, worker_values
+from processor.stores.dynamodb_items import instruction_item, worker_key, worker_values
 from processor.stores.memory import MemoryTable
 from tests.faults import Answer, CutAfter, FaultProxy, Garble, fault_proxy
 from tests.support import aws_client
+from tests.virtual_time import VirtualClock
 
 STREAM = StreamKey("orders", 1_600_000_000_000)
 BIG = "9" * 56  # a sequence number: more digits than a DynamoDB number holds
@@ -440,6 +442,29 @@ async def test_a_mark_keeps_the_instruction_that_it_carries(table: LeaseTable) -
 
 
 # ---- DynamoDB alone: what goes wrong over a wire
+
+
+async def test_what_a_newer_release_asks_is_left_alone_and_the_rest_is_read(
+    stack: AsyncExitStack, ministack: str
+) -> None:
+    """One line a time that it comes up; the others don't wait for it."""
+    table, reports = await dynamo(stack, ministack), []
+    newer = instruction_item("shop", asked(1)) | {"body": {"S": '{"id":"x","act":"snooze"}'}}
+    client = await stack.enter_async_context(aws_client("dynamodb", ministack))
+    await client.put_item(TableName="leases", Item=newer)
+    await table.instructions.put("shop", asked(2), now_ms=1_000)
+    assert await table.instructions.read("shop") == [asked(2)]
+    assert not await table.instructions.put("shop", asked(1), now_ms=1_000), "the place is taken"
+    clock = VirtualClock()
+    inbox = Inbox(
+        table.instructions, "shop", clock, lambda what, error: reports.append((what, error))
+    )
+    for _ in range(2):
+        await inbox.look()
+    assert inbox.asked == (asked(2).instruction,)
+    [(what, error)] = reports
+    assert asked(1).instruction.id in what
+    assert "snooze" in str(error)
 
 
 async def test_an_ended_row_goes_once_and_only_in_the_version_that_was_seen(
