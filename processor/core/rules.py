@@ -480,7 +480,7 @@ class Rule:
         panes, n = told.panes, self.keys.rows
         is_known = self._by_key.arrays["first_end_ms"][:n] <= told.end_ms
         if self._maintenance.overlaps(start_ms, told.end_ms):
-            self._waves.on_passed(told.end_ms)
+            self._waves.on_passed(told.end_ms, is_empty=not len(panes))
             self._scorer.pass_over(np.flatnonzero(is_known))
             return [], []
         self._waves.on_judged(told.end_ms, is_empty=not len(panes))

@@ -24,9 +24,10 @@ class Waves:
         """A window was run past the detectors."""
         self.last = (end_ms, self.last[1] + 1 if is_empty else 0)
 
-    def on_passed(self, end_ms: int) -> None:
-        """A window was kept from the detectors: an empty one is no more silence than before."""
-        self.last = (end_ms, self.last[1])
+    def on_passed(self, end_ms: int, *, is_empty: bool) -> None:
+        """A window was kept from the detectors: an empty one is no more silence than before, but
+        one with records ends it."""
+        self.last = (end_ms, self.last[1] if is_empty else 0)
 
     def empty_until(self, stop_ms: int) -> Iterator[int]:
         """Ends before that of windows without records that are to be judged, ascending.

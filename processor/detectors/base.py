@@ -114,7 +114,7 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     warm_up: Annotated[int, Meta(ge=0, le=100_000)] = 0  # windows judged before the first alarm
     # How it goes on, and is told.
     recover_after: Windows = 3  # calm windows in a row until `resolved`
-    recover_below: NotNegative | None = None  # a calm window's score is below that, too
+    recover_below: Annotated[float, Meta(gt=0)] | None = None  # a calm window scores less, too
     cool_down: Annotated[int, Meta(ge=0, le=100_000)] = 0  # windows after `resolved` without alarm
     severity: Severity | dict[Severity, float] = "warning"  # or by the score it takes
 
@@ -144,6 +144,12 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if above is not None and below is not None and above < below:
             found = f"found only_above: {above:g}, only_below: {below:g}"
             raise ValueError(f"{found}; swap them, or every value is beyond one of them")
+        if above is not None and below is None and high is not None and high <= above:
+            found = f"found only_above: {above:g}, clamp_max: {high:g}"
+            raise ValueError(f"{found}; no value would ever be above: give a larger clamp_max")
+        if below is not None and above is None and low is not None and low >= below:
+            found = f"found only_below: {below:g}, clamp_min: {low:g}"
+            raise ValueError(f"{found}; no value would ever be below: give a smaller clamp_min")
 
 
 class SensitiveParams(Params, frozen=True, kw_only=True):

@@ -48,6 +48,12 @@ class ThresholdParams(Params, frozen=True, kw_only=True):
                 f"below: {self.below:g} is larger than above: {self.above:g}, so that every value "
                 "would be an anomaly; swap them"
             )
+        if self.escalation_only and self.for_windows > 1:
+            n = self.for_windows
+            raise ValueError(
+                f"found escalation_only with for: {n}; what lasts does not rise, so that hardly "
+                f"anything would raise: give n_of_m: [{n}, {n}] instead of `for`"
+            )
 
 
 class Threshold:

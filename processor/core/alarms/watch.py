@@ -175,6 +175,8 @@ class Watch:
         away = expected.distances(self.spec.kind, verdict, heard.wave, at[beyond])
         expected.on_windows(self.alarms.arrays, rows[beyond], away)
         calm = (verdict.calm[at] | unwanted) & ~beyond
+        # A missing window that counts as beyond has no score, and starts recovery anew too.
+        scores = np.where(beyond & np.isnan(scores), np.inf, scores)
         return recovery.on_windows(self.params, self.alarms.arrays, rows, calm, scores, heard.wave)
 
     def _shut(self, rows: Rows, wave: Wave) -> None:

@@ -145,6 +145,18 @@ def test_maintenance_longer_than_the_horizon_of_silence_leaves_the_horizon_as_it
     assert states(orders, length + 9) == [(length + 2, "opened")]
 
 
+def test_records_in_maintenance_end_a_silence_that_had_used_up_the_horizon():
+    """Or what falls silent after the maintenance would not be judged."""
+    few = DetectSpec("few", "threshold", "orders", {"below": 1, "cool_down": 110})
+    begin = ABSENCE_HORIZON + 50
+    orders = rule(begin, begin + 5, few)
+    add(orders, ("a", NOW_MS))
+    assert states(orders, begin + 1) == [(1, "opened")]
+    add(orders, ("a", NOW_MS + (begin + 2) * SIZE_MS))
+    assert states(orders, begin + 20) == []
+    assert orders.snapshot().waves == (NOW_MS + (begin + 20) * SIZE_MS, 15)
+
+
 def test_silence_in_maintenance_is_none_and_what_was_silent_before_is_forgotten():
     def opens_after(n_before: int, is_off: bool) -> int:
         rule = Scored(DetectSpec("absence", "absence", "count"))

@@ -173,6 +173,11 @@ def test_a_missing_window_that_counts_as_beyond_says_so_and_is_one_of_m():
     )
 
 
+def test_a_missing_window_that_counts_as_beyond_starts_recovery_anew():
+    assert told([2, 0, None, 0, 0], missing="breach", recover_after=2) == "o . . . r"
+    assert told([2, 0, None, 0], missing="skip", recover_after=2) == "o . . r"
+
+
 def test_a_missing_window_that_counts_as_beyond_is_not_learnt():
     columns = []
     for values in ([5.0] * 6, [5.0, None, 5.0, 5.0, None, None, 5.0, 5.0]):
@@ -286,6 +291,10 @@ def test_a_raised_bar_and_a_mute_keep_alarms_untold_and_the_event_says_how_rare_
         ("novelty", {"only_above": 1, "only_below": 2}, "swap them"),
         ("novelty", {"only_above": math.inf}, "finite"),
         ("novelty", {"recover_below": 9}, "at most the threshold, 2.2"),
+        ("novelty", {"recover_below": 0}, "recover_below"),
+        ("novelty", {"only_above": 5, "clamp_max": 5}, "larger clamp_max"),
+        ("novelty", {"only_below": 5, "clamp_min": 6}, "smaller clamp_min"),
+        ("threshold", {"above": 1, "for": 3, "escalation_only": True}, r"n_of_m: \[3, 3\]"),
         ("novelty", {"severity": {}}, "scores by name"),
         ("novelty", {"severity": {"warning": 3, "critical": 2}}, "give critical the higher"),
         ("novelty", {"severity": {"warning": math.nan}}, "finite"),
