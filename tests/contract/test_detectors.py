@@ -17,6 +17,7 @@ from processor.detectors.base import Detector, Params, Verdict, Wave
 
 # Detectors that can't do without options, and options that a kind's default would leave untried.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "change": [{}, {"against": "week"}],
     "threshold": [{"above": 20}, {"above": 20, "below": 1, "for": 3}],
     "novelty": [
         {},
@@ -35,6 +36,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 SIZE_MS = 1_800_000
 WINDOWS = 240  # five days: past every warm-up
+WEEKLY_MS = 12_600_000  # a week is as many windows as a day of SIZE_MS, so history has five of them
 START_MS = 1_700_000_000_000 // SIZE_MS * SIZE_MS
 FIGURES = tuple(field.name for field in msgspec.structs.fields(Verdict))
 
@@ -72,12 +74,13 @@ class Run:
         self.params: Params = msgspec.convert(options, detector.params)
         self.columns = Columns(detector.columns(self.params))
         self.columns.ensure(series)
+        self.size_ms = WEEKLY_MS if options.get("against") == "week" else SIZE_MS
 
     def judge(self, i: int, rows: np.ndarray, values: np.ndarray, counts: np.ndarray) -> Verdict:
         for array in (rows, values, counts):
             array.setflags(write=False)  # no input is changed
-        start_ms = START_MS + i * SIZE_MS
-        wave = Wave(start_ms, start_ms + SIZE_MS, start_ms + 3_600_000, values, counts)
+        start_ms = START_MS + i * self.size_ms
+        wave = Wave(start_ms, start_ms + self.size_ms, start_ms + 3_600_000, values, counts)
         verdict = self.detector.judge(self.params, self.columns.arrays, rows, wave)
         for at in np.flatnonzero(verdict.raised):
             sentence = self.detector.sentence(self.params, "orders", verdict, int(at), wave)
