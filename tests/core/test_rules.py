@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from processor.core.figures import Readings
 from processor.core.records import Records
-from processor.core.rules import Heritage, Rule
+from processor.core.rules import Heritage, Rule, Saved
 from processor.core.telling import Output
 from processor.core.waves import ABSENCE_HORIZON
 from processor.model import DetectSpec, RuleSpec, WindowSpec
@@ -255,7 +256,14 @@ def test_what_has_no_sink_is_not_made_but_its_state_goes_on(
     quiet, loud = add(rule(**emits), ("a", NOW_MS)), add(rule(), ("a", NOW_MS))
     assert {what for _, _, what in told(advance(quiet, NOW_MS + SIZE_MS))} == kinds
     advance(loud, NOW_MS + SIZE_MS)
-    assert quiet.snapshot() == loud.snapshot()
+    assert nameless(quiet) == nameless(loud)
+
+
+def nameless(rule: Rule) -> Saved:
+    """Its state, but for the ids of events."""
+    saved = rule.snapshot()
+    kept = {name: bytes(x) for name, x in saved.scorer.items() if not name.endswith(".told")}
+    return replace(saved, scorer=kept)
 
 
 def test_restored_is_as_never_stopped() -> None:

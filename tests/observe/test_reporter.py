@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from processor.core.alarms.alarm import Alarm
-from processor.core.events import Identity, Window, anomaly_event, window_event
+from processor.core.alarms.alarm import Alarm, Collapsed
+from processor.core.events import Identity, Window, anomaly_event, storm_event, window_event
 from processor.core.leases.rows import StreamKey, claimed, fresh_row
 from processor.errors import Outage, RetentionGap, StreamReplaced, Throttled
 from processor.model import (
@@ -138,6 +139,7 @@ def step() -> Step:
         rejects={"missing_field": 1},
         windows_closed=1,
         anomalies={("revenue", "spike", "opened"): 1},
+        untold={("revenue", "collapsed"): 5},
     )
     return Step([window_event(IDENTITY, window(), sink="bus"), anomaly()], [letter()], counts)
 
@@ -191,6 +193,21 @@ def test_a_step_counts_once_in_metrics_and_once_in_totals(bench: Bench) -> None:
     assert bench.value("rejects_total", reason="missing_field") == 1
     labels = {"rule": "revenue", "detector": "spike", "severity": "critical", "state": "opened"}
     assert bench.value("anomalies_total", **labels) == 1
+    assert bench.value("anomalies_untold_total", rule="revenue", reason="collapsed") == 5
+
+
+def test_many_alarms_told_as_one_are_one_line(bench: Bench) -> None:
+    one = Collapsed("collapsed", "warning", 0, 312, [], [], 312, [], "312 series of rule revenue")
+    events = [
+        storm_event(IDENTITY, replace(window(), key=key), one, sink="bus")
+        for key in ((), (("site", "a"),))
+    ]
+    bench.reporter.steps.on_step("shard-0", Step(events, [], Counts()), 0.25)
+    told = bench.lines()
+    assert [line["event"] for line in told] == ["anomaly_collapsed"] * 2
+    assert told[1]["message"] == "312 series of rule revenue"
+    labels = {"rule": "revenue", "detector": "collapse", "severity": "warning"}
+    assert bench.value("anomalies_total", state="collapsed", **labels) == 2
 
 
 def test_both_latencies_are_taken_of_each_event(bench: Bench) -> None:

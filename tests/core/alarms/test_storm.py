@@ -126,7 +126,7 @@ def test_one_more_and_they_are_told_as_one():
 
 def test_sites_are_counted_apart():
     world = World(plan())
-    told = world.see(stores("a", 2, 2, 2), stores("b", 2, 2, 2, 2), stores("c", 2, 2, 2, 2, 2))
+    told = world.see(stores("c", 2, 2, 2, 2, 2), stores("b", 2, 2, 2, 2), stores("a", 2, 2, 2))
     assert brief(told) == [
         *("opened a0", "opened a1", "opened a2"),
         *("collapsed b (4)", "collapsed c (5)"),
@@ -351,6 +351,15 @@ def test_a_child_of_two_goes_on_with_the_storms_of_both():
     assert len({one["id"] for one in told}) == 2
 
 
+def test_what_came_along_on_two_ways_is_one_storm():
+    parent = World(plan())
+    parent.see(stores("a", *[2] * 40))
+    both = child([child([parent], *LOW), child([parent], *HIGH_HALF)], "3")
+    assert both.see(stores("a", *[2] * 40)) == []
+    assert brief(both.see(stores("a", *[0] * 40))) == ["resolved a (40)"]
+    assert both.see(stores("a", *[0] * 40)) == []
+
+
 AMOUNTS = st.lists(st.sampled_from([0, 0, 2, 9]), min_size=12, max_size=12)
 
 
@@ -408,6 +417,15 @@ def test_a_storm_that_was_expected_was_so_of_all_its_series(is_over):
     world.see(stores("a", *[0] * 4))
     assert world.see(stores("a", *[2] * 4, 0)) == []
     assert world.untold["expected"] == 4
+
+
+def test_a_later_alarm_of_its_series_is_no_part_of_what_was_expected():
+    world = World(plan())
+    world.see(stores("a", *[2] * 4))
+    world.see(stores("a", *[0] * 4))
+    assert brief(world.see(stores("a", 2, 0, 0, 0))) == ["opened a0"]
+    ask(world, "expect", of=world.ids[0])
+    assert world.see(stores("a", 2, 0, 0, 0)) == []  # it goes on
 
 
 # ---- global rules ---------------------------------------------------------------------------
