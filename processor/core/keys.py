@@ -243,6 +243,11 @@ class KeyTable:
         values, part = self._named(row)
         return Group(tuple(zip(self._fields, values, strict=True)), part, _text(values, part))
 
+    def value(self, row: int, field: str) -> str | int:
+        """Of one field of the key in that row."""
+        found: str | int = self._named(row)[0][self._fields.index(field)]
+        return found
+
     def text(self, row: int) -> str:
         """What keys are put in order by; different for each."""
         return _text(*self._named(row))

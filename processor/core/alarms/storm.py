@@ -77,7 +77,8 @@ class Storms:
     ) -> tuple[list[Pending], list[Telling]]:
         """What of a wave's alarms is still told one by one, and what is told of storms.
 
-        `span_ms`: start and end of the window. To be asked once a wave, after all detectors.
+        `span_ms`: start and end of the window. To be asked once a wave, after all detectors; what
+        is told is to be made an event, and noted, before the next one.
         """
         known = list(self._on)
         found: list[Telling] = []
@@ -89,14 +90,19 @@ class Storms:
                     continue
                 storm = Storm(key, 0, span_ms[0], 0)
                 self._on.append(storm)
-                what = started(self._rule, key, self._seen(tables, keys, openings), span_ms[0])
-                rows = np.unique(np.array([each.row for each in openings], dtype=np.intp))
-                note = partial(_note, storm, tables, _by_series(openings))
-                found.append(Telling(key, rows, what, note))
+                found.append(self._beginning(storm, tables, keys, openings))
             self._join(storm, tables, openings, span_ms[0])
             taken |= {id(each) for each in openings}
         found += self._endings(known, tables, keys, span_ms[1])
         return [each for each in pending if id(each) not in taken], found
+
+    def _beginning(
+        self, storm: Storm, tables: Tables, keys: KeyTable, openings: Sequence[Pending]
+    ) -> Telling:
+        seen = self._seen(tables, keys, openings)
+        rows = np.unique(np.array([each.row for each in openings], dtype=np.intp))
+        note = partial(_note, storm, tables, _by_series(openings))
+        return Telling(storm.key, rows, started(self._rule, storm.key, seen, storm.opened_ms), note)
 
     def _fits(self, storm: Storm) -> bool:
         """Whether the rule as it is now could have this storm; a deploy may have changed that."""
@@ -115,9 +121,7 @@ class Storms:
         found: dict[Key, list[Pending]] = {}
         by = self._spec.by
         for each in opened:
-            key: Key = ()
-            if by is not None:
-                key = tuple(pair for pair in keys.group(each.row).key if pair[0] == by)
+            key: Key = () if by is None else ((by, keys.value(each.row, by)),)
             found.setdefault(key, []).append(each)
         return sorted(found.items(), key=lambda item: _text(item[0]))
 
