@@ -373,6 +373,18 @@ def test_the_time_may_be_summed_and_a_number_may_be_asked_for_in_a_pattern() -> 
     read(shop(("type: [order.placed]", "store: [a, 5]")))
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("severity: {fatal: 3}", "expected as names info, warning or critical"),
+        ("n_of_m: [3, 100]", "expected in it a whole number <= 64"),
+    ],
+)
+def test_a_fault_within_an_option_says_what_belongs_there(option: str, words: str) -> None:
+    (error,) = errors_of(shop(("{novelty: orders}", f"{{novelty: orders, {option}}}")))
+    assert words in error, error
+
+
 def test_all_faults_are_told_at_once_in_order_of_lines() -> None:
     source = shop(
         ("start:", "strat:"), ("10m", "ten"), ("count", "cuont"), ("app: shop", "app: ''")

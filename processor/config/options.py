@@ -123,8 +123,20 @@ def _expected(type_: Any, error: msgspec.ValidationError) -> str:
     """msgspec says "Expected `int` >= 1 - at `$`" or names the wrong choice without the right."""
     if get_origin(type_) is Literal:
         return one_of(get_args(type_))
+    names = _names_in(type_)
+    if names and "enum value" in str(error):
+        return f"as names {one_of(names)}"
     expected = re.sub(r" - at .*|, got .*|`", "", str(error).removeprefix("Expected "))
+    if "[" in str(error).partition(" - at ")[2]:  # of one item, and the whole list was found
+        expected = f"in it {expected}"
     return re.sub(r"\w+", lambda match: _WORDS.get(match[0], match[0]), expected)
+
+
+def _names_in(type_: Any) -> tuple[str, ...]:
+    """The choices of a type, or of the first choice within it."""
+    if get_origin(type_) is Literal:
+        return get_args(type_)
+    return next((names for part in get_args(type_) if (names := _names_in(part))), ())
 
 
 def _as_a_whole(

@@ -209,12 +209,36 @@ RULE = (
 # By the key that says which it is.
 MAINTENANCE: Mapping[str, tuple[Key, ...]] = {
     "from": (
-        Key("from", values.LOCAL_TIME, "Once, from then on …", "from_ms", True),
-        Key("to", values.LOCAL_TIME, "… up to then, at most 31 days later.", "to_ms", True),
+        Key(
+            "from",
+            values.LOCAL_TIME,
+            "Once, from this local time on, such as 2026-12-24T18:00.",
+            "from_ms",
+            True,
+        ),
+        Key(
+            "to",
+            values.LOCAL_TIME,
+            "Up to this local time, at most 31 days after `from`.",
+            "to_ms",
+            True,
+        ),
     ),
     "every": (
-        Key("every", values.RECURRING, "Every day or week at that time …", "", True),
-        Key("for", values.duration(60_000, 7 * DAY_MS), "… for so long.", "for_ms", True),
+        Key(
+            "every",
+            values.RECURRING,
+            "Every day or week at this time, such as `sun 02:00` or `day 02:00`.",
+            "",
+            True,
+        ),
+        Key(
+            "for",
+            values.duration(60_000, 7 * DAY_MS),
+            "How long each one lasts, such as 3h.",
+            "for_ms",
+            True,
+        ),
     ),
 }
 RULE_MAINTENANCE = (

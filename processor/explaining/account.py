@@ -30,6 +30,7 @@ class Rule(Struct, frozen=True):
     groups: str
     detectors: list[str]
     maintenance: list[str]
+    budget: list[str]
     collapses: list[str]
     sends: list[str]
     max_groups: int
@@ -85,6 +86,7 @@ def _rule(
         groups=words.keys(rule),
         detectors=words.detects(rule),
         maintenance=words.maintenance(rule),
+        budget=words.budget(rule, is_global=is_global_),
         collapses=words.collapses(rule),
         sends=list(words.sent(rule, pipeline.sinks)),
         max_groups=rule.max_groups,

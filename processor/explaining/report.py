@@ -46,6 +46,7 @@ def _lines(rule: Rule) -> Iterator[tuple[str, str]]:
     yield "groups", rule.groups
     yield from _each("detectors", rule.detectors)
     yield from _each("off", rule.maintenance)
+    yield from _each("budget", rule.budget)
     yield from _each("collapses", rule.collapses)
     yield from _each("sends", rule.sends or ["nothing"])
     yield "memory", memory(rule)

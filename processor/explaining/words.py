@@ -10,7 +10,7 @@ from itertools import starmap
 from processor import detectors
 from processor.config.maintenance import in_words
 from processor.config.options import DURATION_SUFFIX
-from processor.config.values import show_duration
+from processor.config.values import BUDGET, show_duration
 from processor.model import (
     AggregateSpec,
     DetectSpec,
@@ -84,6 +84,16 @@ def keys(rule: RuleSpec) -> str:
 
 def detects(rule: RuleSpec) -> list[str]:
     return [_detect(detect) for detect in rule.detect]
+
+
+def budget(rule: RuleSpec, *, is_global: bool) -> list[str]:
+    if rule.alarm_budget is None:
+        return []
+    of = "bucket of groups" if is_global else "shard"
+    return [
+        f"{BUDGET.show(rule.alarm_budget)} alarms of the rule: the bar rises until no more"
+        f" are to be expected; each {of} holds its part, and in it each detector an equal one"
+    ]
 
 
 def collapses(rule: RuleSpec) -> list[str]:

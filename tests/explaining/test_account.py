@@ -339,3 +339,12 @@ def test_maintenance_and_severities_by_score_are_told_in_words() -> None:
         " (Europe/Berlin)",
     ]
     assert "severity critical from 3" in rule.detectors[0]
+
+
+def test_a_budget_and_whose_part_of_it_each_shard_holds_are_told() -> None:
+    pipeline = config.loads(f"{TEXT}    alarm_budget: 5/week\n", {}).pipeline
+    (line,) = told_of(pipeline).rules[0].budget
+    assert line.startswith("5/week alarms of the rule")
+    assert "each shard holds its part" in line
+    assert f"  budget    {line}" in list(as_text(told_of(pipeline), 200))
+    assert not told_of(PIPELINE).rules[0].budget
