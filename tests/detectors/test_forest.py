@@ -132,7 +132,10 @@ def test_windows_on_both_sides_of_a_gap_make_no_point_together():
     said = [pairs.see(*pair).score[0] for pair in after]
     assert np.isnan(said[:3]).all()
     assert not np.isnan(said[3:]).any()
+    with_gap = next(reversed(forest._grown.values()))
     assert not np.isnan([steady.see(*pair).score[0] for pair in after]).any()
+    without = next(reversed(forest._grown.values()))
+    assert with_gap.entries_seen() == without.entries_seen() - 3
 
 
 def test_a_forest_grown_again_after_a_gap_is_the_same_to_the_bit():
