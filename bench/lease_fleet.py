@@ -13,6 +13,7 @@ from typing import Literal
 
 from bench.lease_units import CountingTable, Sizes, Units
 from processor.model import Position, Shard, StreamInfo
+from processor.runtime.inbox import Inbox
 from processor.runtime.lease import Lease
 from processor.runtime.lease_loop import Follower, LeaseLoop, LeasePorts
 from processor.stores.memory import MemoryContent
@@ -42,6 +43,10 @@ class Stream:
         return list(self.shards)
 
 
+def _raise(what: str, error: Exception) -> None:
+    raise error
+
+
 class Member:
     """One worker: its loop, and what it follows."""
 
@@ -53,13 +58,21 @@ class Member:
         self._loop = LeaseLoop(ports, self._follow, Follower("scale"))
         self._stopping = asyncio.Event()
         self.held: set[str] = set()
-        self.task = asyncio.create_task(self._loop.run(self._stopping))
+        self._inbox = Inbox(table.instructions, "scale", fleet.clock, _raise)
+        self.task = asyncio.create_task(self._run())
 
     def stop(self) -> None:
         self._stopping.set()
 
     def kill(self) -> None:
         self.task.cancel()
+
+    async def _run(self) -> None:
+        polling = asyncio.create_task(self._inbox.run())
+        try:
+            await self._loop.run(self._stopping)
+        finally:
+            polling.cancel()
 
     async def _follow(self, lease: Lease) -> None:
         await lease.load()

@@ -15,10 +15,10 @@ from typing import Any
 from msgspec import Struct
 
 from processor.core.leases.rows import ShardRow, StreamKey, WorkerRow
-from processor.ports import Written
+from processor.ports import OnStrange, Placed, Written
 from processor.stores import dynamodb_items as items
 from processor.stores.dynamodb import CREATED_AT_ONCE
-from processor.stores.memory import Gate, MemoryContent, MemoryTable
+from processor.stores.memory import Gate, MemoryContent, MemoryInstructions, MemoryTable
 
 WRITE_BYTES = 1024
 READ_BYTES = 4096
@@ -104,6 +104,22 @@ class Sizes:
         return sum(read_units(self.partition(items.bucket_pk(n))) for n in range(items.BUCKETS))
 
 
+class CountingInstructions(MemoryInstructions):
+    """Billed by 4 KB as any Query, half of it where it need not be consistent."""
+
+    def __init__(self, content: MemoryContent, gate: Gate, units: Units) -> None:
+        super().__init__(content, gate)
+        self._units = units
+
+    async def read(
+        self, app: str, *, consistent: bool = False, on_strange: OnStrange | None = None
+    ) -> list[Placed]:
+        found = await super().read(app, consistent=consistent, on_strange=on_strange)
+        size = sum(item_bytes(items.instruction_item(app, placed)) for placed in found)
+        self._units.reads += read_units(size) * (1.0 if consistent else 0.5)
+        return found
+
+
 class CountingTable(MemoryTable):
     """One worker's handle on the shared content; `units` and `sizes` are shared likewise."""
 
@@ -111,6 +127,7 @@ class CountingTable(MemoryTable):
         super().__init__(content, gate)
         self._units = units
         self._sizes = sizes
+        self._instructions = CountingInstructions(content, gate, units)
 
     async def join(self, stream: StreamKey, row: WorkerRow) -> None:
         self._put_worker(stream, row)

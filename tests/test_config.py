@@ -297,6 +297,10 @@ WRONG: list[tuple[str, str, str]] = [
     ("{novelty: orders}", "{novelty: order}", "did you mean orders?"),
     ("{novelty: orders}", "{novelty: orders, sensitivty: low}", "did you mean sensitivity?"),
     ("{novelty: orders}", "{novelty: orders, sensitivity: lowest}", "high, medium or low"),
+    *(
+        ("    emit:", f"    alarm_budget: {budget}\n    emit:", "alarm_budget: found")
+        for budget in ("5 a day", "0/day", "5", "5/month", "-1/day", "[5/day]")
+    ),
     ("{novelty: orders}", "{novelty: orders, warm_up: soon}", "detect[0].warm_up: found the text"),
     ("{novelty: orders}", "{novelty: orders, warm_up: 0}", "a whole number >= 1"),
     ("{novelty: orders}", "{threshold: orders}", "neither `above` nor `below`"),

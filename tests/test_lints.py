@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from processor import config
 from processor.config.lints import lint
 from processor.model import (
+    BudgetSpec,
     DetectSpec,
     EventSpec,
     MergeSpec,
@@ -219,3 +220,10 @@ def test_short_windows_of_a_global_rule_cost_records_of_the_merge_stream() -> No
     assert "each shard puts 16 records (merge.buckets) into shop-merge every 10s" in message
     assert told(rule, merge=replace(merge, buckets=10)) == []
     assert told(replace(rule, window=WindowSpec(16_000)), merge=merge) == []
+
+
+def test_an_alarm_budget_without_detectors_has_no_effect() -> None:
+    budget = replace(RULE, alarm_budget=BudgetSpec(5, 86_400_000))
+    assert told(budget) == [
+        "rules.orders.alarm_budget: it has no effect: the rule has no detectors"
+    ]

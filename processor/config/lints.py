@@ -175,6 +175,8 @@ def _lint_rule(rule: RuleSpec, event: EventSpec) -> Iterator[Warning]:
         yield Warning(f"{path}.detect", "nobody is told what is found: set emit.anomalies")
     if rule.emit_anomalies is not None and not rule.detect:
         yield Warning(f"{path}.emit.anomalies", "nothing is ever sent: the rule has no detectors")
+    if rule.alarm_budget is not None and not rule.detect:
+        yield Warning(f"{path}.alarm_budget", "it has no effect: the rule has no detectors")
 
 
 def _lint_waiting(rule: RuleSpec, event: EventSpec, path: str) -> Iterator[Warning]:
