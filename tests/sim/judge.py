@@ -54,7 +54,8 @@ def judge(world: World) -> None:
 
 def _unwatched(world: World, found: Truth, numbers: Numbers) -> Unwatched:
     """What shards counted in windows that others may have gone past: those after the watermark at
-    which a shard said that nobody need wait for it, and before it, or its child, spoke again."""
+    which a shard said that nobody need wait for it, and before it, its child, or a changed rule's
+    next version on it, spoke again."""
     names = {
         rule.version: rule.spec.name
         for changed in (False, True)
@@ -63,7 +64,7 @@ def _unwatched(world: World, found: Truth, numbers: Numbers) -> Unwatched:
     families = {family.shard_id: family for family in world.traffic.families()}
     sizes = {rule.name: rule.size_ms for rule in world.history.rules}
     quiets: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for one in numbers.quiets():
+    for one in numbers.quiets(names):
         period = one.watermark_ms, one.until_ms - OUT_OF_ORDERNESS_MS
         quiets.setdefault((names[one.rule_version], one.shard_id), []).append(period)
 

@@ -6,7 +6,7 @@ nobody waited for a shard: from a closing that says so to the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from processor.codecs.base import Fault
@@ -74,14 +74,31 @@ class Numbers:
         """Closings that came in several records."""
         return sum(len(told) > 1 for row in self._rows.values() for told in row.values())
 
-    def quiets(self) -> Iterable[Quiet]:
+    def quiets(self, rules: Mapping[str, str]) -> Iterator[Quiet]:
+        """`rules`: their names, by version."""
         for row, numbers in self._rows.items():
             for number, told in numbers.items():
                 closing = told[0].closing
-                if closing.is_idle and number + 1 in numbers:
+                if not closing.is_idle:
+                    continue
+                since_ms = closing.watermark_ms or 0
+                if number + 1 in numbers:
                     until_ms = max(one.at_ms for one in numbers[number + 1].values())
-                    since_ms = closing.watermark_ms or 0
                     yield Quiet(row.rule_version, row.shard_id, since_ms, until_ms)
+                elif later := self._successors(row, told[0].at_ms, rules):
+                    yield Quiet(row.rule_version, row.shard_id, since_ms, min(later))
+
+    def _successors(self, row: Row, at_ms: int, rules: Mapping[str, str]) -> list[int]:
+        """When other versions of a rule, which are all that a deploy leaves of it on a shard, first
+        spoke after that moment."""
+        return [
+            first_ms
+            for other, numbers in self._rows.items()
+            if (other.shard_id, other.bucket) == (row.shard_id, row.bucket)
+            and other.rule_version != row.rule_version
+            and rules[other.rule_version] == rules[row.rule_version]
+            and (first_ms := max(one.at_ms for one in numbers[0].values())) > at_ms
+        ]
 
 
 def _check_whole(row: Row, numbers: dict[int, dict[int, Told]]) -> None:
