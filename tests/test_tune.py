@@ -120,6 +120,7 @@ def test_the_page_holds_charts_and_runs_and_loads_nothing(folder: Path) -> None:
     assert len(page.ids) == len(set(page.ids))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "Charts of 1 of 1 series with alarms" in text
+    assert "<code>{novelty: cpu, sensitivity: &quot;low&quot;}</code>" in text  # as in a file
     tune(folder, "--html", str(out))
     assert out.read_text() == text
 

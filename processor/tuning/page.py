@@ -6,11 +6,13 @@ load or run. Lists are cut at stated lengths, and say so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 
 from processor import charts
+from processor.model import DetectSpec
 from processor.tuning.drawing import WINDOWS_MAX, Drawn, series
 from processor.tuning.ladder import OWN
 from processor.tuning.trying import DAY_MS, Outcome, Result, Tried, suggestion
@@ -58,11 +60,20 @@ def _parts(app: str, outcome: Outcome, drawn: Sequence[Drawn], per_day: float) -
     yield "</body></html>\n"
 
 
+def _written(spec: DetectSpec) -> str:
+    """As in a pipeline file, so that it can be copied from the page."""
+    named = {} if spec.name == spec.kind else {"name": spec.name}
+    options = {**named, **spec.options}
+    figures = f"[{', '.join((spec.aggregate, *spec.others))}]" if spec.others else spec.aggregate
+    rest = "".join(f", {key}: {json.dumps(value)}" for key, value in options.items())
+    return f"{{{spec.kind}: {figures}{rest}}}"
+
+
 def _detector(result: Result, days: float, per_day: float) -> Iterator[str]:
     spec = result.detect
     yield (
         f"<h2>{_safe(result.rule.name)}: {_safe(spec.name)} of {_safe(spec.aggregate)}</h2>"
-        f"<p><code>{_safe(spec.kind)} {_safe(str(dict(spec.options)))}</code></p>"
+        f"<p><code>{_safe(_written(spec))}</code></p>"
     )
     if result.note:
         yield f"<p>{_safe(result.note)}.</p>"
