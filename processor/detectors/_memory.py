@@ -1,6 +1,6 @@
 """A bounded memory of values already seen, for many series at once, and how new a value is to it.
 
-Up to 128 prototypes are kept. A value next to one refreshes it; any other is stored, in
+Up to 112 or 128 prototypes are kept. A value next to one refreshes it; any other is stored, in
 place of the one that was met least recently. A prototype not met for 4,000 windows is forgotten.
 Novelty is the distance to the nearest prototype in units of the series' own scale, as a logarithm:
 3 is a distance of one scale, 2 a tenth of it; `Recall.newness` is the same before the logarithm.
@@ -28,7 +28,8 @@ Counts = npt.NDArray[np.uint32]
 
 CHUNK = 2_048  # series a call
 _STRIP = 512  # cells whose distances are taken at once: 256 KiB
-PROTOTYPES = 128  # half as many cost 3 points on NAB
+PROTOTYPES = 128
+FEW = 112  # where a series is to take less than 1 kB
 EMPTY = 3e38
 FORGET_AFTER = 4_000  # windows
 SWEEP_EVERY = 256  # windows, for it costs as much as scoring; so one may live 255 longer
@@ -45,14 +46,14 @@ def gain(half_life: float) -> float:
     return 1.0 - float(2.0 ** (-1.0 / half_life))
 
 
-# What the scale is made of, beside the spread. Against 0.3 and 0.01: half as many false alarms on
-# clean series with heavy tails at the threshold that is best for NAB, which itself is 1 point up.
+# What the scale is made of, beside the spread: the more of both, the fewer false alarms where tails
+# are heavy.
 AWAY_WEIGHT = 0.5  # of a value's distance from the mean: far out, gaps are wide by nature
 RANGE_WEIGHT = 0.03
 NEWNESS_MIN = 1e-3
 _TINY = np.finfo(np.float32).tiny
 
-MEAN_GAIN = gain(500)  # 200 costs 0.6 points on NAB, and 0.1 of the threshold on random walks
+MEAN_GAIN = gain(500)
 SPREAD_GAIN = gain(1_500)
 RANGE_GAIN = gain(20_000)
 
@@ -62,7 +63,7 @@ class Cells(NamedTuple):
 
     at: Any  # a slice where they lie side by side, else as `rows`
     rows: Rows  # intp[n · looks]
-    prototypes: Singles  # [cells, PROTOTYPES]
+    prototypes: Singles  # [cells, prototypes a cell]
     met: Dates  # likewise
     mean: Singles  # [cells], as are the others
     spread: Singles
@@ -87,11 +88,12 @@ class Recall(NamedTuple):
     highest: Singles
 
 
-def columns(looks: int) -> tuple[Column, ...]:
-    """The memories of one series; what `windows` counts is the same for all of its looks."""
+def columns(looks: int, kept: int) -> tuple[Column, ...]:
+    """The memories of one series; what `windows` counts is the same for all of its looks, each of
+    which has room for `kept` prototypes."""
     return (
-        Column("prototypes", "<f4", EMPTY, looks * PROTOTYPES),
-        Column("met", "<u2", _NEVER, looks * PROTOTYPES),
+        Column("prototypes", "<f4", EMPTY, looks * kept),
+        Column("met", "<u2", _NEVER, looks * kept),
         Column("windows", "<u4"),
         Column("mean", "<f4", 0, looks),
         Column("spread", "<f4", 0, looks),
@@ -100,21 +102,22 @@ def columns(looks: int) -> tuple[Column, ...]:
     )
 
 
-def scratch(n: int) -> Singles:
-    """Room for the distances of n cells or a strip; made once a wave, as fresh pages are slow."""
-    return np.empty((min(n, _STRIP), PROTOTYPES), dtype=np.float32)
+def scratch(state: State, looks: int, n: int) -> Singles:
+    """Room for the distances of n series or a strip; made once a wave, as fresh pages are slow."""
+    return np.empty((min(n * looks, _STRIP), _kept(state, looks)), dtype=np.float32)
 
 
 def cells(state: State, at: Any, rows: Rows, looks: int) -> Cells:
     """Of series at `rows`, each once; `at` is `span(rows)`."""
+    kept = _kept(state, looks)
     if looks > 1:
         rows = (rows[:, None] * looks + _lanes(looks)).ravel()
         at = slice(at.start * looks, at.stop * looks) if isinstance(at, slice) else rows
     return Cells(
         at,
         rows,
-        state["prototypes"].reshape(-1, PROTOTYPES),
-        state["met"].reshape(-1, PROTOTYPES),
+        state["prototypes"].reshape(-1, kept),
+        state["met"].reshape(-1, kept),
         state["mean"].reshape(-1),
         state["spread"].reshape(-1),
         state["lowest"].reshape(-1),
@@ -145,10 +148,10 @@ def learn(memory: Cells, values: Singles, windows: Counts, seen: Recall) -> None
     _learn_scale(memory, values, windows)
 
 
-def keep(memory: Cells, values: Singles, windows: Counts) -> None:
+def keep(memory: Cells, values: Singles, windows: Counts, room: Singles) -> None:
     """Remember `values` as if met in the window before, and nothing else."""
     cold = np.zeros(len(values), dtype=np.bool_)
-    seen = recall(memory, values, cold, scratch(len(values)))
+    seen = recall(memory, values, cold, room)
     _store(memory, values, windows - np.minimum(windows, 1), seen)
 
 
@@ -168,6 +171,10 @@ def span(rows: Rows) -> Any:
 @cache
 def _lanes(looks: int) -> Rows:
     return np.arange(looks, dtype=np.intp)
+
+
+def _kept(state: State, looks: int) -> int:
+    return int(state["prototypes"].shape[1]) // looks
 
 
 def _date(windows: Counts) -> Dates:
@@ -191,7 +198,7 @@ def _nearest(memory: Cells, values: Singles, room: Singles) -> Rows:
             np.subtract(distances, strip, out=distances)
         np.abs(distances, out=distances)
         distances.argmin(axis=1, out=place[first : first + _STRIP])
-    place += rows * PROTOTYPES
+    place += rows * prototypes.shape[1]
     return place
 
 
@@ -226,7 +233,7 @@ def _sweep(memory: Cells, rows: Rows, windows: Counts) -> None:
 
 def _oldest(met: Dates, rows: Rows, now: Dates) -> Rows:
     """Where the date is the longest ago, in all dates."""
-    place = rows * PROTOTYPES
+    place: Rows = rows * met.shape[1]
     for first in range(0, len(rows), _STRIP):
         ages = met[rows[first : first + _STRIP]]
         np.subtract(now[first : first + _STRIP, None], ages, out=ages)

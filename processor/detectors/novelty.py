@@ -43,6 +43,12 @@ LEVELS: dict[Level, tuple[Look, ...]] = {
     "standard": ("point", "run"),
     "full": ("point", "run", "day"),
 }
+# Prototypes of each look.
+KEPT: dict[Level, int] = {
+    "lite": _memory.FEW,
+    "standard": _memory.PROTOTYPES,
+    "full": _memory.PROTOTYPES,
+}
 # Novelty that scores 2. Between the looks as is best for NAB, over halves of its series; all three
 # so that at 2.2 clean series of many kinds raise once in 10,000 windows.
 LOOKS: dict[Look, float] = {"point": 2.17, "run": 2.12, "day": 1.97}
@@ -51,9 +57,8 @@ POINT, RUN, DAY = range(3)  # places in `LOOKS`
 DAY_MS = _season.DAY_MS
 # What comes off the score of a young series: so much for each power of ten that its age is below so
 # many days. Until it has seen a week, much is new and little is strange; at first, all is.
-YOUTH = ((0.6, 7 * DAY_MS), (0.5, 2.5 * DAY_MS))  # day one: 0.1 alarms a series instead of 0.3
-# How uneven a day is can be told when the hours of a week are known, and is known after some weeks:
-# 30 in 10,000 windows instead of 100 are false alarms of an autoregressive series in its second.
+YOUTH = ((0.6, 7 * DAY_MS), (0.5, 2.5 * DAY_MS))
+# How uneven a day is can be told when the hours of a week are known, and is known after some weeks.
 DAY_KNOWN_MS = 8 * DAY_MS
 DAY_YOUTH = ((0.4, 28 * DAY_MS),)
 GROWN_MS = 28 * DAY_MS  # the longest of these
@@ -88,7 +93,7 @@ class Novelty:
             *_season.PROFILE,
             Column("born_min", "<i4", UNBORN),  # minutes since the epoch
             *(spec for look in looks for spec in COLUMNS[look]),
-            *_memory.columns(len(looks)),
+            *_memory.columns(len(looks), KEPT[params.level]),
         )
 
     def threshold(self, params: NoveltyParams) -> float:
@@ -97,7 +102,7 @@ class Novelty:
     def judge(self, params: NoveltyParams, state: State, rows: Rows, wave: Wave) -> Verdict:
         verdict = silence(len(rows))
         judged = np.flatnonzero(judgeable(params, wave))
-        room = _memory.scratch(len(judged) * len(LEVELS[params.level]))
+        room = _memory.scratch(state, len(LEVELS[params.level]), len(judged))
         for first in range(0, len(judged), _memory.CHUNK):
             chunk = _chunk(state, judged[first : first + _memory.CHUNK], rows, wave)
             if len(chunk.rows):
@@ -116,7 +121,8 @@ class Novelty:
         is_kept = np.arange(len(windows)) % looks != DAY
         values_kept = np.repeat(rest[known], looks).astype(np.float32)[is_kept]
         kept = memory._replace(rows=memory.rows[is_kept], at=memory.rows[is_kept])
-        _memory.keep(kept, values_kept, windows[is_kept])
+        room = _memory.scratch(state, looks, len(known))
+        _memory.keep(kept, values_kept, windows[is_kept], room)
 
     def sentence(
         self, params: NoveltyParams, aggregate: str, verdict: Verdict, i: int, wave: Wave

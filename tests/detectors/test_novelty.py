@@ -292,7 +292,7 @@ def test_what_a_person_expects_is_kept_and_raises_no_more(level):
         assert said.raised.tolist() == [False, True]
 
 
-@pytest.mark.parametrize(("level", "most"), [("lite", 920), ("standard", 1_712), ("full", 3_176)])
+@pytest.mark.parametrize(("level", "most"), [("lite", 824), ("standard", 1_712), ("full", 3_176)])
 def test_memory_a_series_grows_with_the_level(level, most):
     columns = Columns(Novelty().columns(NoveltyParams(level=level)))
     columns.ensure(1_000)
