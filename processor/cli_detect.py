@@ -137,6 +137,9 @@ async def unmute(tools: LeaseTools, pipeline: Pipeline, args: argparse.Namespace
     found = [one for one in await desk.read() if _fits(pipeline, args, one.instruction)]
     if not found:
         raise UsageError("no such mute; `processor mutes` lists them")
+    if args.output == "json" and len(found) > 1:
+        ids = ", ".join(placed.instruction.id for placed in found)
+        raise UsageError(f"several mutes fit, name one by its ID: {ids}")
     for placed in found:
         mute = placed.instruction
         over = instruction("unmute", desk.wall_ms(), of=mute.id, rule=mute.rule)

@@ -307,6 +307,10 @@ class ShardPipeline:
         global rules that have nothing open need not wait for it."""
         return any(rule.is_quiet_due for rule in self._global_rules)
 
+    def has_taken(self, instruction: Instruction) -> bool:
+        """Whether it was taken here, or by a parent."""
+        return self._instructed.has_taken(instruction)
+
     def is_asked(self, instruction: Instruction) -> bool:
         """Whether it concerns this shard, and was not taken yet."""
         return not self._instructed.has_taken(instruction) and any(

@@ -19,6 +19,7 @@ from typing import Literal
 
 from processor.core import instructions, pages
 from processor.core.events import dead_letter_id
+from processor.core.instructions import Instruction
 from processor.core.leases.rows import MARKS_MAX
 from processor.core.merge.stalls import Stall
 from processor.core.progress import Idle, Unread, is_note_due
@@ -67,6 +68,7 @@ class ShardLoop:
         self._road = road
         self._lease = lease
         self._inbox = inbox
+        self._said: set[str] = set()  # ids of instructions that are known to be taken
         self._pipeline = self._fresh()
         self._idle = Idle(road.plan.pipeline.event.out_of_orderness_ms)
         self._stall = Stall(road.on_stall_ms)
@@ -254,10 +256,16 @@ class ShardLoop:
         """Feed a slice or a mark, and hand out each step before the next is worked out."""
         await self._put_each(self._pipeline.steps(item), taken_at)
         if isinstance(item, Mark) and item.fact == "instructed" and self._inbox is not None:
-            shard = f"{self._lease.row.stream.name}/{self._lease.shard.id}"
-            self._inbox.say_taken(instructions.decoded(item.payload), shard)
+            self._say_taken(instructions.decoded(item.payload))
         self._position = self._pipeline.position or self._position
         self._is_dirty = True
+
+    def _say_taken(self, instruction: Instruction) -> None:
+        assert self._inbox is not None
+        asked = {one.id for one in self._inbox.asked}
+        self._said = (self._said & asked) | {instruction.id}
+        shard = f"{self._lease.row.stream.name}/{self._lease.shard.id}"
+        self._inbox.say_taken(instruction, shard)
 
     async def _put_each(self, steps: Iterator[Step], taken_at: float) -> None:
         while (step := self._next(steps)) is not None:
@@ -311,6 +319,10 @@ class ShardLoop:
         for instruction in self._inbox.asked:
             if self._pipeline.is_asked(instruction):
                 await self._decide("instructed", 0, payload=instructions.encoded(instruction))
+            elif instruction.id not in self._said and self._pipeline.has_taken(instruction):
+                self._say_taken(
+                    instruction
+                )  # by a parent, or an owner that died
 
     async def _decide(
         self, fact: Fact, watermark_ms: int, shard_id: str = "", payload: str = ""

@@ -163,3 +163,21 @@ def test_a_worker_killed_as_it_commits_an_instruction_leaves_it_to_the_next_one(
         await heir.stop()
 
     run(main())
+
+
+def test_a_successor_says_again_what_was_taken_for_the_word_may_have_been_lost() -> None:
+    async def main() -> None:
+        shop = Shop()
+        life = shop.start()
+        await shop.see(a=1)
+        mute = await shop.ask("mute", rule="ticks", until_ms=NEVER_MS)
+        await life.stop()
+        shop.town.content.taken.clear()
+        heir = shop.start()
+        await shop.see(a=1)
+        await asyncio.sleep(20)
+        assert await shop.taken(mute) == ["ticks/shardId-000000000000"]
+        assert sum(len(row.marks) for row in shop.town.content.shards.values()) <= 1
+        await heir.stop()
+
+    run(main())

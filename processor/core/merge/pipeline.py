@@ -175,6 +175,10 @@ class MergePipeline:
         """The merge shard is at its end: all stays open for the children to inherit."""
         yield step([], [], Counts())
 
+    def has_taken(self, instruction: Instruction) -> bool:
+        """Whether it was taken here, or by a parent."""
+        return self._instructed.has_taken(instruction)
+
     def is_asked(self, instruction: Instruction) -> bool:
         """Whether it concerns this shard, and was not taken yet. A mute concerns a rule of ours
         also where no world of it is here yet."""
