@@ -320,9 +320,7 @@ class ShardLoop:
             if self._pipeline.is_asked(instruction):
                 await self._decide("instructed", 0, payload=instructions.encoded(instruction))
             elif instruction.id not in self._said and self._pipeline.has_taken(instruction):
-                self._say_taken(
-                    instruction
-                )  # by a parent, or an owner that died
+                self._say_taken(instruction)  # by a parent, or an owner that died
 
     async def _decide(
         self, fact: Fact, watermark_ms: int, shard_id: str = "", payload: str = ""
