@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
 
 from processor.codecs.base import Fault
 from processor.core import (
@@ -28,13 +27,14 @@ from processor.core import (
     judging,
     letters,
     sections,
+    snapshots,
     splitting,
     versions,
 )
 from processor.core.admission import Tally
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
-from processor.core.homes import HashRange, range_of, shard_of
+from processor.core.homes import range_of, shard_of
 from processor.core.instructions import Instructed, Instruction
 from processor.core.judging import NO_WATERMARK
 from processor.core.plan import Plan
@@ -42,6 +42,7 @@ from processor.core.records import Records
 from processor.core.rules import Firing, Heritage, Learnt, Rule, RulePlan, Saved
 from processor.core.shipping import Saved as Shipped
 from processor.core.shipping import Shipper
+from processor.core.snapshots import SNAPSHOT_VERSION, Snapshot, Totals
 from processor.core.stored import stream
 from processor.core.telling import Output
 from processor.core.turns import EVENT_WORK, Piece, Told, joined, step, turns
@@ -58,48 +59,6 @@ from processor.model import (
     Step,
 )
 
-SNAPSHOT_VERSION = 7
-
-
-class Totals(Struct):
-    """What became of a shard's records since its beginning; part of its state."""
-
-    records: int = 0
-    counted: int = 0
-    duplicates: int = 0
-    late: int = 0
-    unmatched: int = 0
-    rejects: int = 0
-    windows_closed: int = 0
-
-    def add(self, counts: Counts) -> None:
-        self.records += counts.records
-        self.counted += counts.counted
-        self.duplicates += counts.duplicates
-        self.late += counts.late
-        self.unmatched += counts.unmatched
-        self.rejects += sum(counts.rejects.values())
-        self.windows_closed += counts.windows_closed
-
-
-class Snapshot(Struct, frozen=True):
-    """All that must survive a takeover but the position, which the checkpoint holds beside it."""
-
-    version: int
-    shard_id: str
-    range: HashRange
-    watermark_ms: Annotated[int, Meta(ge=NO_WATERMARK, lt=2**62)]
-    newest_ms: Annotated[int, Meta(ge=NO_WATERMARK, lt=2**62)]
-    arrived_ms: Annotated[int, Meta(ge=NO_WATERMARK, lt=2**62)]
-    reading: str  # `Plan.reading`: what times and ids are
-    floors: tuple[Floor, ...]
-    totals: Totals
-    seen: tuple[bytes, bytes]
-    rules: dict[str, Saved]  # by rule version; see `sections`
-    shipped: dict[str, Shipped] = {}  # of the global rules, likewise
-    begins_amid: bool = False  # at the first record to come, others came before it
-    instructed: instructions.Saved = instructions.Saved()
-
 
 class Moved(NamedTuple):
     """Where the watermark goes, and with which of n records of a page."""
@@ -107,12 +66,6 @@ class Moved(NamedTuple):
     to_ms: int
     after: Ints  # int64[n]; n is 0 where a mark moves it
     arrivals_ms: Ints  # int64[n]
-
-
-class _Versioned(Struct, frozen=True):
-    """What a snapshot of any version has; what else it has is not looked at."""
-
-    version: int
 
 
 S = TypeVar("S", Saved, Shipped, contravariant=True)
@@ -478,22 +431,7 @@ class ShardPipeline:
         return saved.arrived_ms + intake.FUTURE_MAX_MS
 
     def _decode(self, state: bytes) -> Snapshot:
-        try:
-            saved = msgspec.msgpack.decode(state, type=Snapshot)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            self._check_version(_version_of(state))  # another version has another shape
-            raise StateUnreadable(self.shard.id, str(error)) from error
-        self._check_version(saved.version)
-        return saved
-
-    def _check_version(self, version: int) -> None:
-        if version != SNAPSHOT_VERSION:
-            newer = "a newer" if version > SNAPSHOT_VERSION else "an older"
-            reason = (
-                f"{newer} release wrote it, in version {version} where this one reads"
-                f" {SNAPSHOT_VERSION}: run that release again"
-            )
-            raise StateUnreadable(self.shard.id, reason)
+        return snapshots.decode(state, Snapshot, SNAPSHOT_VERSION, self.shard.id)
 
     # ---- one page, step by step -------------------------------------------------------------
 
@@ -568,14 +506,6 @@ def _ordered(rule: int, firings: Iterator[Firing]) -> Iterator[tuple[int, Firing
 def _by_order(one: tuple[int, Firing]) -> tuple[int, int, int]:
     rule, firing = one
     return firing.record, rule, firing.end_ms
-
-
-def _version_of(state: bytes) -> int:
-    """Ours, where the bytes don't say."""
-    try:
-        return msgspec.msgpack.decode(state, type=_Versioned).version
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return SNAPSHOT_VERSION
 
 
 def _told(output: Output | Partial) -> Told:

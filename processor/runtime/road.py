@@ -16,8 +16,9 @@ from msgspec import Struct, field
 
 from processor.core.instructions import Instruction
 from processor.core.merge.members import Behind
-from processor.core.pipeline import ShardPipeline, Totals
+from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan
+from processor.core.snapshots import Totals
 from processor.core.stored.stream import Part
 from processor.model import Mark, Page, Position, Shard, Step
 from processor.ports import Clock, DeadLetters, PartialSink, Sink, Source, StepObserver

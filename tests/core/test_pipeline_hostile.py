@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.pipeline import SNAPSHOT_VERSION, ShardPipeline
+from processor.core.pipeline import ShardPipeline
 from processor.core.plan import Plan
+from processor.core.snapshots import SNAPSHOT_VERSION
 from processor.errors import StateUnreadable
 from processor.model import AggregateSpec, Mark, Page, Position, Shard, WindowSpec
 from tests.core import streams

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from processor import detectors
 from processor.core.leases.rows import claimed
-from processor.core.pipeline import ShardPipeline, Snapshot, generation
+from processor.core.pipeline import ShardPipeline, generation
 from processor.core.plan import Plan, compile
+from processor.core.snapshots import Snapshot
 from processor.core.stored import stream
 from processor.errors import Refused
 from processor.history import Recorded
@@ -224,14 +226,21 @@ def test_a_key_that_history_knows_and_that_never_comes_is_found_absent() -> None
     run(scene())
 
 
-def columns_of(state: bytes) -> dict[str, bytes]:
+def columns_of(state: bytes, plan: Plan) -> dict[str, bytes]:
     """What detectors learnt, of the only rule; not what tells of the windows just before."""
     (saved,) = msgspec.msgpack.decode(state, type=Snapshot).rules.values()
-    passing = ("absence(count).state.run", "absence(count).state.score")
+    (rule,) = plan.pipeline.rules
+    kinds = {aggregate.name: aggregate.kind for aggregate in rule.aggregates}
+    passing = {
+        f"{detect.name}({kinds[detect.aggregate]}).state.{name}"
+        for detect in rule.detect
+        for name in detectors.get(detect.kind).params.passing
+    }
+    assert passing <= saved.scorer.keys()
     return {
         name: bytes(column)
         for name, column in saved.scorer.items()
-        if ".state." in name and name not in (*passing, "absence(count).state.pending")
+        if ".state." in name and name not in passing
     }
 
 
@@ -248,10 +257,10 @@ def test_what_is_learnt_is_to_the_bit_what_a_worker_knows_who_lived_through_it()
             arrivals = np.array([r.arrival_ms for r in part])
             keys = [r.partition_key for r in part]
             worker.feed(Page([r.payload for r in part], numbers, keys, arrivals, 0, 0))
-        known = columns_of(worker.snapshot())
+        known = columns_of(worker.snapshot(), plan)
         machine = learner.stages.shards[0].machine
         assert isinstance(machine, ShardPipeline)
-        learnt = columns_of(stream.joined(machine.learnt()))
+        learnt = columns_of(stream.joined(machine.learnt()), plan)
         assert len(known) >= 15
         assert learnt == known
 

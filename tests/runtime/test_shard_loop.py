@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from processor.core.events import dead_letter_id
 from processor.core.leases.rows import MARKS_MAX, StateRef
-from processor.core.pipeline import SNAPSHOT_VERSION
+from processor.core.snapshots import SNAPSHOT_VERSION
 from processor.errors import Outage
 from processor.model import END, DetectSpec, Shard
 from processor.runtime.worker import STUCK_AFTER_S

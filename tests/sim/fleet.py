@@ -7,7 +7,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from processor.core.pipeline import Totals
+from processor.core.snapshots import Totals
 from tests.sim.breach import Breach, Verdict
 from tests.sim.history import History, plan_of
 from tests.sim.loop import CURRENT, Host, SimLoop

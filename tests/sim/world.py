@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from processor.core.pipeline import Totals
+from processor.core.snapshots import Totals
 from tests.sim.breach import Breach, Verdict
 from tests.sim.checkers import Checkers
 from tests.sim.faults import (

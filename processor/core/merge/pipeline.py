@@ -17,21 +17,20 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from processor.codecs.base import Fault
-from processor.core import instructions, letters, sections
+from processor.core import instructions, letters, sections, snapshots
 from processor.core.homes import HashRange, range_of
 from processor.core.instructions import Instructed, Instruction
 from processor.core.merge import partials, world
 from processor.core.merge.members import Behind as Behind
 from processor.core.merge.partials import Head
 from processor.core.merge.world import Taken, World
-from processor.core.pipeline import Totals
 from processor.core.plan import Plan
 from processor.core.rules import Learnt, RulePlan
+from processor.core.snapshots import Totals
 from processor.core.stored import stream
 from processor.core.telling import Output
 from processor.core.turns import EVENT_WORK, Piece, joined, step, turns
@@ -65,10 +64,6 @@ class Snapshot(Struct, frozen=True):
     worlds: dict[str, world.Saved]  # by rule version and bucket
     aside: list[Aside]
     instructed: instructions.Saved = instructions.Saved()
-
-
-class _Versioned(Struct, frozen=True):
-    version: int
 
 
 class _Record(NamedTuple):
@@ -380,15 +375,7 @@ class MergePipeline:
             yield from self._world(plan, bucket).converting(former)
 
     def _decode(self, state: bytes) -> Snapshot:
-        try:
-            version = msgspec.msgpack.decode(state, type=_Versioned).version
-            if version == SNAPSHOT_VERSION:
-                return msgspec.msgpack.decode(state, type=Snapshot)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise StateUnreadable(self.shard.id, str(error)) from error
-        newer = "a newer" if version > SNAPSHOT_VERSION else "an older"
-        reason = f"{newer} release wrote it, in version {version} of the merge stage's state"
-        raise StateUnreadable(self.shard.id, f"{reason}: run that release again")
+        return snapshots.decode(state, Snapshot, SNAPSHOT_VERSION, self.shard.id)
 
 
 def _read(payload: bytes, arrival_ms: int) -> _Record | Fault:
