@@ -215,7 +215,7 @@ class Checkers:
         return self._services.model.streams[self.stream].shards[shard_id].parent_ids
 
     def _has_ended(self, shard_id: str) -> bool:
-        return shard_id in self.rows and self.rows[shard_id].ended
+        return shard_id in self._removed or (shard_id in self.rows and self.rows[shard_id].ended)
 
     def _on_mark(self, row: ShardRow) -> None:
         mark = row.marks[-1].mark
