@@ -19,6 +19,7 @@ from processor.testing.suite import Case
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "processor" / "local" / "demo.cases.yaml"
+OURS = Path(__file__).parent / "testing"
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 PIPELINE = """
 app: ${APP:-shop}
@@ -98,9 +99,9 @@ def test_the_cases_of_the_demo_s_pipeline_are_right() -> None:
     assert ended.stdout.splitlines()[-1].endswith("cases: all ok")
 
 
-def test_every_kind_of_window_tells_what_its_cases_say() -> None:
-    file = str(Path(__file__).parent / "testing" / "windows.cases.yaml")
-    assert cli.main(["test", file]) == 0
+@pytest.mark.parametrize("name", ["storm", "windows"])
+def test_windows_of_every_kind_and_storms_tell_what_their_cases_say(name: str) -> None:
+    assert cli.main(["test", str(OURS / f"{name}.cases.yaml")]) == 0
 
 
 def test_the_page_s_example_is_right_and_what_it_shows_is_what_is_printed(
@@ -135,17 +136,18 @@ def test_every_key_is_on_the_page_and_in_the_schema(capsys: pytest.CaptureFixtur
 
 
 def test_every_field_that_an_event_has_can_be_expected() -> None:
-    plan = compile(config.load(DEMO.parent / "demo.yaml", {"DEMO_FOLDER": "x"}))
-    case = Case("", 0, ())
-    suite = reading.load(str(DEMO), {})
     found: dict[str, set[str]] = {"event": set(), "anomaly": set()}
-    for each in suite.cases:
-        trial = Trial(plan, suite.start_ms, case)
-        for step in each.steps:
-            trial.take(step)
-        for event in trial.outcome().events:
-            found["event"] |= event.keys()
-            found["anomaly"] |= event.get("anomaly", {}).keys()
+    for file in (DEMO, OURS / "storm.cases.yaml"):
+        pipeline = file.parent / file.name.replace(".cases", "")
+        plan = compile(config.load(pipeline, {"DEMO_FOLDER": "x"}))
+        suite = reading.load(str(file), {})
+        for each in suite.cases:
+            trial = Trial(plan, suite.start_ms, Case("", 0, ()))
+            for step in each.steps:
+                trial.take(step)
+            for event in trial.outcome().events:
+                found["event"] |= event.keys()
+                found["anomaly"] |= event.get("anomaly", {}).keys()
     assert found["event"] <= set(shape.EVENT_KEYS)
     assert found["anomaly"] == set(shape.ANOMALY_KEYS)
 
