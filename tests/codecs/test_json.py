@@ -205,6 +205,52 @@ def test_each_payload_is_judged_by_itself(payloads: list[bytes]) -> None:
         assert faults.get(i) == alone.get(0)
 
 
+# What could be taken for one value with its neighbours, or for several.
+PIECES = (
+    *(b'{"key":[{}', b"{}]}", b'{"key":"a}', b'{"}', b'{"any":{"key":1}', b'{"key":2}}', b"{}{}"),
+    *(
+        b'{"any":[{}\n',
+        b"{},{}]}",
+        b'{"any":1}\n',
+        b'{"any":1}\n\n',
+        b"{}\n{}",
+        b"{} {}",
+        b"{}{",
+        b"}",
+    ),
+    *(
+        b'{"any":"\\',
+        b'"}',
+        b'{"any":"\\"}',
+        b'{"any":"\xff"}',
+        b'{"key":"\xff"}',
+        b"",
+        b"{",
+        b"\n",
+    ),
+    *(b'{"amount":1}', b'{"amount":"1"}', b' {"amount":1}', b'{"amount":1} ', b"[{}]", b"null"),
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(PIECES) | st.text('{}[]":,\n1', max_size=8).map(str.encode), max_size=6
+    ),
+    st.integers(0, 40),
+)
+def test_in_a_large_page_too_none_is_taken_for_a_part_of_another(
+    payloads: list[bytes], at: int
+) -> None:
+    page = [b'{"key":"a"}'] * 40
+    page[at:at] = payloads
+    codec = Json(Fields(TYPES).row_type)
+    rows, faults = codec.decode(page)
+    alone = [codec.decode([payload]) for payload in page]
+    assert rows == [one.rows[0] for one in alone]
+    assert faults == {i: one.faults[0] for i, one in enumerate(alone) if one.faults}
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=40) | st.text('{}[]":,\\ue0179-.aktrfnsl', max_size=40).map(str.encode))
 def test_no_bytes_whatever_are_an_exception(payload: bytes) -> None:
