@@ -36,3 +36,17 @@ def test_one_and_the_text_one_are_two_values() -> None:
     interner = Interner(2)
     interner.add([[1, "1"], ["x", "x"]], np.array([0, 1]))
     assert interner.get([["1", 1, 1], ["x", "x", "y"]], 3).tolist() == [1, 0, -1]
+
+
+def test_more_pairs_than_a_table_holds_keep_their_numbers() -> None:
+    interner, n = Interner(2), 3_000
+    first, second = [f"a{i}" for i in range(n)], [f"b{i * 7 % n}" for i in range(n)]
+    for part in (slice(0, 100), slice(100, n)):  # the table grows, then it is given up
+        numbers = np.arange(part.start, part.stop)
+        interner.add([first[part], second[part]], numbers)
+        assert interner.get([first[: part.stop], second[: part.stop]], part.stop).tolist() == [
+            *range(part.stop)
+        ]
+    interner.remove([first[:10], second[:10]], 10)
+    asked = [["a0", "a10", "a10", "x"], ["b0", second[10], "b0", "b0"]]
+    assert interner.get(asked, 4).tolist() == [-1, 10, -1, -1]
