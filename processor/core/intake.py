@@ -132,12 +132,24 @@ def where(values: list[Any], mask: Bools) -> list[Any]:
     return values if mask.all() else list(compress(values, mask.tolist()))
 
 
+def decode(page: Page, codec: Codec, faults: Mapping[int, Fault] = _NO_FAULTS) -> Decoded:
+    """`faults` are known before."""
+    rows, found = codec.decode(page.payloads)
+    return Decoded(rows, {**found, **faults})
+
+
 def read(
     page: Page, codec: Codec, fields: Fields, faults: Mapping[int, Fault] = _NO_FAULTS
 ) -> Batch:
-    """Decode a page; what can't be decoded is rejected. `faults` are known before."""
-    rows, found = codec.decode(page.payloads)
-    return Batch(page, fields, Decoded(rows, {**found, **faults}))
+    """Decode a page; what can't be decoded is rejected."""
+    return Batch(page, fields, decode(page, codec, faults))
+
+
+def newest_ms(page: Page, decoded: Decoded, fields: Fields, event: EventSpec) -> int:
+    """The latest event time of a page without faults; below 0 where there is none."""
+    if event.time is None:
+        return int(page.arrivals_ms.max())
+    return int(_to_ms(fields.column(decoded.rows, event.time), event.unit).max())
 
 
 def times_ms(batch: Batch, event: EventSpec) -> Ints:

@@ -63,6 +63,11 @@ class Lifetimes:
         return f"<Lifetimes after {self.counted} records and {self.evictions} evictions>"
 
     @property
+    def are_endless(self) -> bool:
+        """Whether no key ever goes."""
+        return self._after_ms is None and not self._evicts
+
+    @property
     def chunk(self) -> int:
         """So many records at a time are looked up where one of them may evict: the rest are looked
         up again."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
-from processor.codecs.base import Fault
+from processor.codecs.base import Decoded, Fault
 from processor.core import (
     beginnings,
     floors,
@@ -34,6 +35,7 @@ from processor.core import (
 from processor.core.admission import Tally
 from processor.core.dedupe import Dedupe
 from processor.core.floors import Floor
+from processor.core.gathering import Gathered
 from processor.core.homes import range_of, shard_of
 from processor.core.instructions import Instructed, Instruction
 from processor.core.judging import NO_WATERMARK
@@ -104,6 +106,7 @@ class ShardPipeline:
         self._floors: tuple[Floor, ...] = ()
         self._seen = Dedupe(pipeline.event.dedupe_horizon_ms)
         self._begins_amid = False
+        self._gathered = Gathered()
         self._letters_from = letters.Source(pipeline.source.stream, shard.id)
         self._instructed = Instructed()
         self._rules = [_rule(rule, pipeline.app, incarnation, shard) for rule in plan.rules]
@@ -149,21 +152,34 @@ class ShardPipeline:
         """Apply a committed mark, in one step."""
         return joined(self.steps(mark))
 
-    def steps(self, item: Page | Mark) -> Iterator[Step]:
+    def steps(self, item: Page | Mark, *, may_wait: bool = False) -> Iterator[Step]:
         """The same in steps of bounded work, so that others get their turn in between.
 
-        To be taken to the end: only then is the state whole again, and `position` moved.
+        To be taken to the end: only then is the state whole again, and `position` moved. A small
+        page that `may_wait` may stay uncounted, and `position` before it, until the next one, a
+        mark, the end of the shard, or `settle`.
         """
         if isinstance(item, Page):
-            return self._count(item)
+            return self._take(item, may_wait=may_wait)
+        return chain(self.settle(), self._apply(item))
+
+    def settle(self) -> Iterator[Step]:
+        """Count what waits, in steps; none where nothing does."""
+        if len(self._gathered):
+            page, decoded = self._gathered.taken()
+            yield from self._count(page, decoded, _counts_of(page), page.sequence_numbers[-1])
+
+    def _apply(self, item: Mark) -> Iterator[Step]:
         if item.fact == "quiet":
-            return self._quieten()
+            yield from self._quieten()
+            return
         if item.fact == "instructed":
-            return self._instruct(instructions.decoded(item.payload))
+            yield from self._instruct(instructions.decoded(item.payload))
+            return
         nothing = np.zeros(0, dtype=np.int64)
         watermark_ms = max(self._watermark_ms, item.watermark_ms)
         nobody = [None] * len(self._rules)
-        return self._advance(nobody, Moved(watermark_ms, nothing, nothing), None, Counts())
+        yield from self._advance(nobody, Moved(watermark_ms, nothing, nothing), None, Counts())
 
     def _quieten(self) -> Iterator[Step]:
         firings = (f for rule in self._global_rules for f in rule.quieten(self._watermark_ms))
@@ -178,20 +194,47 @@ class ShardPipeline:
             rule.on_instruction(instruction)
         yield step([], [], Counts())
 
-    def _count(self, page: Page) -> Iterator[Step]:
-        counts = Counts(payload_bytes=sum(map(len, page.payloads)))
+    def _take(self, page: Page, *, may_wait: bool) -> Iterator[Step]:
         if not len(page):
-            yield Step([], [], counts)
-            return
-        last = page.sequence_numbers[-1]
+            yield from self.settle() if len(self._gathered) else [Step([], [], Counts())]
+        elif self.plan.splitter is not None or (self.position and self.position.skip):
+            yield from self._take_apart(page)
+        else:
+            decoded = intake.decode(page, self.plan.codec)
+            if may_wait and self._can_wait(page, decoded):
+                self._gathered.add(page, decoded)
+                yield Step([], [], Counts())
+                return
+            page, decoded = self._gathered.with_(page, decoded)
+            yield from self._count(page, decoded, _counts_of(page), page.sequence_numbers[-1])
+
+    def _can_wait(self, page: Page, decoded: Decoded) -> bool:
+        """Whether it would only be counted: nothing is bad, and no window can end with it."""
+        if decoded.faults or not self._gathered.has_room(page) or self._begins_amid:
+            return False
+        event = self.plan.pipeline.event
+        newest_ms = intake.newest_ms(page, decoded, self.plan.fields, event)
+        return self._watermark_ms != NO_WATERMARK and all(
+            rule.is_still(self._watermark_ms, newest_ms - event.out_of_orderness_ms)
+            for rule in self._rules
+        )
+
+    def _take_apart(self, page: Page) -> Iterator[Step]:
+        """Count the events in a page's records."""
+        assert not len(self._gathered), "pages of records that hold several events never wait"
+        counts, last = _counts_of(page), page.sequence_numbers[-1]
         page, faults = self._events_of(page, counts)
         counts.records = len(page)
         if not len(page):
             self.position = Position("after", last)
             yield Step([], [], counts)
             return
+        yield from self._count(page, intake.decode(page, self.plan.codec, faults), counts, last)
+
+    def _count(self, page: Page, decoded: Decoded, counts: Counts, last: str) -> Iterator[Step]:
+        """Count events, the last of them from the record of that number."""
         event = self.plan.pipeline.event
-        batch = intake.read(page, self.plan.codec, self.plan.fields, faults)
+        batch = intake.Batch(page, self.plan.fields, decoded)
         times = intake.times_ms(batch, event)
         newest_ms = int(times[batch.valid].max(initial=self._newest_ms))
         arrived_ms = int(batch.arrivals_ms.max(initial=self._arrived_ms))
@@ -241,6 +284,7 @@ class ShardPipeline:
         Everything else stays open in the last snapshot, for the children to adopt; but a global
         rule tells all that it has.
         """
+        yield from self.settle()
         counts, open_before = Counts(), self.windows_open
         outputs = (output for rule in self._rules for output in rule.finish())
         rest = yield from turns((EVENT_WORK, [_told(output)]) for output in outputs)
@@ -497,6 +541,10 @@ def _rule(plan: RulePlan, app: str, incarnation: str, shard: Shard) -> Rule | Sh
     if plan.is_global:
         return Shipper(plan, incarnation, shard)
     return Rule(plan, app, incarnation, shard)
+
+
+def _counts_of(page: Page) -> Counts:
+    return Counts(records=len(page), payload_bytes=sum(map(len, page.payloads)))
 
 
 def _ordered(rule: int, firings: Iterator[Firing]) -> Iterator[tuple[int, Firing]]:

@@ -208,6 +208,14 @@ class Rule:
         """
         return self.windows.late(times, watermarks)
 
+    def is_still(self, watermark_ms: int, later_ms: int) -> bool:
+        """Whether records that move the watermark from here no further than there end no window,
+        and let no key go."""
+        if not isinstance(self.windows, windows.Plain) or not self._lifetimes.are_endless:
+            return False
+        first_ends = self.windows.grid.first_ends(np.array([watermark_ms]))
+        return int(first_ends[0]) > later_ms
+
     def take(
         self, records: Records | None, watermarks: Ints, watermark_ms: int
     ) -> Iterator[Firing]:

@@ -77,6 +77,13 @@ class Shipper:
         # Without lateness a window that the watermark has reached is told, for good.
         return watermarks > ends + lateness_ms if lateness_ms else watermarks >= ends
 
+    def is_still(self, watermark_ms: int, later_ms: int) -> bool:
+        """As `rules.Rule.is_still`: whether such records make no closing."""
+        if self._is_quiet or not self._number or self.plan.spec.lateness_ms:
+            return False
+        here, there = self._ends_passed(np.array([self._told_ms, later_ms])).tolist()
+        return bool(there <= here)
+
     def take(
         self, records: Records | None, watermarks: Ints, watermark_ms: int
     ) -> Iterator[Firing]:

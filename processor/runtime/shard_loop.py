@@ -249,16 +249,25 @@ class ShardLoop:
                 await self._work(part, taken_at)
                 if not self._is_at_a_mark():  # a commit there would say that it is applied
                     await self._checkpoint_if_due()
+        if not len(page):  # nothing more came, for now
+            await self._settle()
         self._note(page)
         return True
 
     async def _work(self, item: Page | Mark, taken_at: float) -> None:
         """Feed a slice or a mark, and hand out each step before the next is worked out."""
-        await self._put_each(self._pipeline.steps(item), taken_at)
+        # Not where marks are to come: which record is the last before one, shows in `position`.
+        steps = self._pipeline.steps(item, may_wait=not self._marks)
+        await self._put_each(steps, taken_at)
         if isinstance(item, Mark) and item.fact == "instructed" and self._inbox is not None:
             self._say_taken(instructions.decoded(item.payload))
         self._position = self._pipeline.position or self._position
         self._is_dirty = True
+
+    async def _settle(self) -> None:
+        """Count what waits: before a mark, or position and state would be before it."""
+        await self._put_each(self._pipeline.settle(), self._road.clock.monotonic())
+        self._position = self._pipeline.position or self._position
 
     def _say_taken(self, instruction: Instruction) -> None:
         assert self._inbox is not None
@@ -326,6 +335,7 @@ class ShardLoop:
         self, fact: Fact, watermark_ms: int, shard_id: str = "", payload: str = ""
     ) -> None:
         """A decision that a clock forced: it is committed before it takes effect."""
+        await self._settle()
         assert self._position is not None
         if len(self._lease.row.marks) >= MARKS_MAX // 2:
             await self._checkpoint()  # before it is due, or the row would be full by then
@@ -362,6 +372,7 @@ class ShardLoop:
             await self._begin_checkpoint()
 
     async def _begin_checkpoint(self) -> None:
+        await self._settle()
         assert self._position is not None
         self._do("checkpointing")
         parts = self._pipeline.parts()

@@ -151,7 +151,11 @@ class MergePipeline:
         """Apply a committed mark, in one step."""
         return joined(self.steps(mark))
 
-    def steps(self, item: Page | Mark) -> Iterator[Step]:
+    def settle(self) -> Iterator[Step]:
+        """Nothing ever waits here."""
+        return iter(())
+
+    def steps(self, item: Page | Mark, *, may_wait: bool = False) -> Iterator[Step]:
         """To be taken to the end: only then is the state whole again, and `position` moved."""
         counts, bad = Counts(), list[DeadLetter]()
         if isinstance(item, Mark):
