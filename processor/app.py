@@ -28,6 +28,7 @@ from processor.core.plan import Plan
 from processor.errors import Outage, ProcessorError
 from processor.model import Pipeline, Shard
 from processor.observe import logs
+from processor.observe.collector import Collector
 from processor.observe.http import Health, HttpServer, StageView, State, Status, Views
 from processor.observe.metrics import Metrics
 from processor.observe.reporter import About, Reporter
@@ -169,6 +170,8 @@ async def serve(pipeline: Pipeline, *, log_format: logs.Format, is_rollback: boo
         await server.start()
         process.log.info("serving", message=server.url)
         await stack.enter_async_context(_background(process.ticker.run()))
+        collector = Collector(process.metrics, process.clock)
+        await stack.enter_async_context(_background(collector.run()))
         stages = await unless(stopping, _assemble(process, stack, is_rollback))
         if stages is not None:
             process.stages = stages

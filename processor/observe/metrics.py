@@ -208,6 +208,12 @@ METRICS: tuple[Metric, ...] = (
     # process
     _counter("errors_total", "errors", "Attempts that failed, by stage and kind.", "stage", "kind"),
     _histogram("loop_lag_seconds", _LAG, "How late the event loop was with a timer."),
+    _histogram(
+        "collector_pause_seconds",
+        _LAG,
+        "Pauses of Python's garbage collector, by generation; 2 is a full collection.",
+        ("generation",),
+    ),
     _gauge("draining", "", "1 while the worker hands its shards over before it ends, else 0."),
     _gauge("build_info", "", "Always 1; the labels say what runs.", "version", "python"),
     _gauge("config_info", "", "Always 1; the hash of the resolved pipeline file.", "hash"),

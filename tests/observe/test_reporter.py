@@ -601,6 +601,7 @@ def everything(bench: Bench) -> None:
     bench.reporter.merge.steps.on_step("shard-0", step(), 0.1)
     bench.reporter.merge.steps.on_left_behind("shard-0", "shard-7")
     bench.metrics.observe("loop_lag_seconds", 0.1)  # the ticker's (test_ticker)
+    bench.metrics.observe("collector_pause_seconds", 0.1, generation="2")  # test_collector
 
 
 def test_no_metric_is_registered_that_nobody_sets(bench: Bench) -> None:
