@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("aiobotocore", "aiohttp", "msgspec", "numpy", "orjson", "processor", "uvloop")
@@ -61,6 +61,8 @@ class Report(Struct, frozen=True):
     parameters: Mapping[str, Any]
     measures: Mapping[str, Measure]
     tables: Sequence[Table]
+    # Further figures at the JSON's top level, by a name that a script can rely on.
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def interleaved(
@@ -102,8 +104,8 @@ def versions() -> dict[str, str]:
 
 
 def to_json(report: Report, options: Options) -> bytes:
-    """`ratio` stands at top level; every measure with its samples."""
-    found = {
+    """`ratio` and the named figures stand at top level; every measure with its samples."""
+    found = dict(report.figures) | {
         "benchmark": report.benchmark,
         "ratio": report.ratio.median,
         "ratio_spread": report.ratio.spread,
@@ -119,7 +121,13 @@ def to_json(report: Report, options: Options) -> bytes:
 
 def to_text(report: Report) -> str:
     parts = [as_text(table) for table in report.tables]
-    return "\n\n".join([*parts, f"{report.benchmark}: ratio {report.ratio}"])
+    named = [
+        f"{report.benchmark}: {name} {figure(value)}"
+        for name, value in report.figures.items()
+        if isinstance(value, int | float)
+    ]
+    last = "\n".join([*named, f"{report.benchmark}: ratio {report.ratio}"])
+    return "\n\n".join([*parts, last])
 
 
 def figure(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,15 @@ def plan_of(pipeline: Pipeline) -> Plan:
 
 def fresh(plan: Plan) -> ShardPipeline:
     return ShardPipeline(plan, SHARD, "1")
+
+
+def take(pipeline: ShardPipeline, pages: Iterable[Page]) -> None:
+    """Count pages as a worker does: small ones may wait for each other, and none at the end."""
+    for page in pages:
+        for _ in pipeline.steps(page, may_wait=True):
+            pass
+    for _ in pipeline.settle():
+        pass
 
 
 def pages(events: Sequence[Event], size: int) -> list[Page]:
