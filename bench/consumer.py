@@ -26,11 +26,12 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from msgspec import Struct
 
-from bench import data, ours, plain, results
+from bench import data, ours, plain, readings, results
 from bench.server import STREAM, WARM_UP
+from processor.core import intake
 from processor.core.pacing import Pace
 from processor.core.pipeline import ShardPipeline
-from processor.model import TRIM_HORIZON, Shard
+from processor.model import TRIM_HORIZON, Page, Shard
 from processor.runtime.aws import Aws, open_aws
 from processor.runtime.clock import SystemClock
 from processor.sources.budget import ByteBudget
@@ -42,7 +43,7 @@ REGION = "us-east-1"
 BUDGET_BYTES = 512 * 1024 * 1024  # a worker's at most
 CONNECTIONS_MAX = 256
 
-Side = Literal["ours", "plain"]
+Side = Literal["ours", "plain", "floor"]
 Row = tuple[str, str, int, int, float, float, float]
 
 
@@ -62,6 +63,8 @@ class Outcome(Struct, frozen=True):
     payload_bytes: int
     late: int
     closed: list[Row]
+    rss_mb: float = 0.0  # at most, warm-up included
+    lag_p99_9_ms: float = 0.0  # of the loop
 
     def results(self) -> plain.Results:
         return {row[:3]: row[3:] for row in self.closed}
@@ -95,12 +98,16 @@ def main() -> None:
 async def _run(job: Job) -> Outcome:
     async with SIDES[job.side](job) as consumer:
         await consumer.consume(WARM_UP)
+        lag = readings.LoopLag()
+        ticking = asyncio.create_task(lag.run())
         wall_at, cpu_at = time.perf_counter(), time.process_time()
         records, payload_bytes = await consumer.consume(STREAM)
         cpu_s, wall_s = time.process_time() - cpu_at, time.perf_counter() - wall_at
-    found = consumer.found()
+        ticking.cancel()
+    found, rss_mb = consumer.found(), readings.rss_mb()
     closed = [(*key, *row) for key, row in found.closed.items()]
-    return Outcome(cpu_s, wall_s, records, payload_bytes, found.late, closed)
+    lag_ms = lag.ms(99.9)
+    return Outcome(cpu_s, wall_s, records, payload_bytes, found.late, closed, rss_mb, lag_ms)
 
 
 def _sums(shards: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -110,8 +117,8 @@ def _sums(shards: Sequence[tuple[int, int]]) -> tuple[int, int]:
 # ---- ours ------------------------------------------------------------------------------------
 
 
-class Ours:
-    """A worker's read path and engine, as fast as the shards answer."""
+class Reads:
+    """A worker's read path, as fast as the shards answer; what is done with pages is another's."""
 
     def __init__(self, http: aiohttp.ClientSession, aws: Aws, job: Job) -> None:
         self._wire_of = partial(
@@ -120,9 +127,6 @@ class Ours:
         # Always `page` records, and no waiting between two reads.
         pace = Pace(1e6, records_min=job.page, records_max=job.page, page_bytes_max=BUDGET_BYTES)
         self._reading = Reading(SystemClock(), Random(1), ByteBudget(BUDGET_BYTES), pace)
-        self._plan = ours.plan_of(ours.full())
-        self._pipelines: dict[str, ShardPipeline] = {}
-        self._taps: list[results.Tap] = []
 
     async def consume(self, stream: str) -> tuple[int, int]:
         source = KinesisSource(self._wire_of(f"stream {stream}"), stream, self._reading)
@@ -130,19 +134,44 @@ class Ours:
         return _sums(await asyncio.gather(*(self._follow(source, shard) for shard in shards)))
 
     async def _follow(self, source: KinesisSource, shard: Shard) -> tuple[int, int]:
-        pipeline = self._pipelines.get(shard.id) or self._fresh(shard)
         reader = source.open(shard.id, TRIM_HORIZON)
         records, payload_bytes, is_behind = 0, 0, True
         try:
             while is_behind:
                 page = await reader.read()
-                counts = pipeline.feed(page).counts
-                records += counts.records
-                payload_bytes += counts.payload_bytes
+                self.take(shard, page)
+                records += len(page)
+                payload_bytes += sum(map(len, page.payloads))
                 is_behind = page.millis_behind > 0
         finally:
             await reader.close()
+        self.settle(shard)
         return records, payload_bytes
+
+    def take(self, shard: Shard, page: Page) -> None:
+        raise NotImplementedError
+
+    def settle(self, shard: Shard) -> None:
+        """All of the shard is read."""
+
+
+class Ours(Reads):
+    """A worker's read path and engine."""
+
+    def __init__(self, http: aiohttp.ClientSession, aws: Aws, job: Job) -> None:
+        super().__init__(http, aws, job)
+        self._plan = ours.plan_of(ours.full())
+        self._pipelines: dict[str, ShardPipeline] = {}
+        self._taps: list[results.Tap] = []
+
+    def take(self, shard: Shard, page: Page) -> None:
+        pipeline = self._pipelines.get(shard.id) or self._fresh(shard)
+        for _ in pipeline.steps(page, may_wait=True):
+            pass
+
+    def settle(self, shard: Shard) -> None:
+        for _ in self._pipelines[shard.id].settle():
+            pass
 
     def _fresh(self, shard: Shard) -> ShardPipeline:
         pipeline = self._pipelines[shard.id] = ShardPipeline(self._plan, shard, "1")
@@ -156,10 +185,30 @@ class Ours:
         return Found(sum(p.totals.late for p in self._pipelines.values()), closed)
 
 
+class Floor(Reads):
+    """The same reads, with each payload decoded to the fields that the rules use: nothing else."""
+
+    def __init__(self, http: aiohttp.ClientSession, aws: Aws, job: Job) -> None:
+        super().__init__(http, aws, job)
+        self._codec = ours.plan_of(ours.full()).codec
+
+    def take(self, shard: Shard, page: Page) -> None:
+        intake.decode(page, self._codec)
+
+    def found(self) -> Found:
+        return Found(0, {})
+
+
 @asynccontextmanager
 async def _ours(job: Job) -> AsyncIterator[Consumer]:
     async with open_aws(REGION, connections_max=CONNECTIONS_MAX) as aws:
         yield Ours(await aws.http(job.url), aws, job)
+
+
+@asynccontextmanager
+async def _floor(job: Job) -> AsyncIterator[Consumer]:
+    async with open_aws(REGION, connections_max=CONNECTIONS_MAX) as aws:
+        yield Floor(await aws.http(job.url), aws, job)
 
 
 # ---- the plain way ---------------------------------------------------------------------------
@@ -217,6 +266,7 @@ async def _plain(job: Job) -> AsyncIterator[Consumer]:
 SIDES: Mapping[Side, Callable[[Job], AbstractAsyncContextManager[Consumer]]] = {
     "ours": _ours,
     "plain": _plain,
+    "floor": _floor,
 }
 
 

@@ -29,6 +29,22 @@ def test_a_benchmark_prints_a_table_and_writes_its_ratio_and_the_facts(name, tmp
     assert f"{name}: ratio" in capsys.readouterr().out
 
 
+NAMED = {
+    "hot-path": ["ratio_at_100"],
+    "end-to-end": ["limit_ratio", "rss_mb", "loop_lag_p99_9_ms"],
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_is_to_be_accepted_has_a_name_of_its_own_in_the_json(name, tmp_path, capsys):
+    file = tmp_path / "found.json"
+    assert main([name, "--quick", "--json", str(file)]) == 0
+    found, printed = json.loads(file.read_bytes()), capsys.readouterr().out
+    for figure in NAMED[name]:
+        assert found[figure] > 0
+        assert f"{name}: {figure} " in printed
+
+
 def test_hot_path_refuses_a_run_whose_results_are_not_the_plain_ways():
     def counting_one_too_many(size_ms, out_of_orderness_ms, closed):
         right: plain.Results = {}
